@@ -33,6 +33,7 @@ from .drawing import (
 from .members import parse_member, read_members
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase
 from .output import confirm, emit, facts, say, table
+from .quiet import of_home
 from .review import overview
 
 if TYPE_CHECKING:
@@ -199,7 +200,8 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
 @app.command("review")
 def review(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Say in plain words what a charter binds its members to: who is in, what leaves the house, ε, pace, rule."""
-    found = reviewing.review(*_read(file, home))
+    charter, signed = _read(file, home)
+    found = reviewing.review(charter, signed) | {"quiet_hours": of_home(home_of(home), charter)}
     emit(found, as_json, lambda out: reviewing.show(out, found))
 
 

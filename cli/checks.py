@@ -339,13 +339,17 @@ def _database(home: Home) -> Iterator[Check]:
         yield Check("database", "ok", "none yet: the daemon makes it at its first start")
         return
     from ..node.core.state import PAUSED_FLAG  # numpy; only this check needs it
+    from ..node.home.quiet import QuietHours
     from ..node.store.database import Store
     from ..node.views.notes import paused
+    from ..node.views.quiet import resting
 
     with Store.open_readonly(home.database) as store:
         yield Check("database", "ok", f"height {store.height()}")
         for note in paused(bool(store.flags().get(PAUSED_FLAG, 0))):
             yield Check("daemon", "warn", note.found, note.advice)
+    for note in resting(QuietHours(settings.load(home.config).learning.quiet_hours)):
+        yield Check("daemon", VERDICTS[note.level], note.found, note.advice)
 
 
 def _policy(home: Home) -> Iterator[Check]:

@@ -18,6 +18,7 @@ from .monitor import check
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, names, say, short, size, table
 from .pausing import pause, resume
+from .quiet import quiet_words
 from .read import answer
 from .training import CANNOT_TRAIN, Started, coverage, problem, tell, trained, wait_for_learner
 
@@ -85,6 +86,11 @@ def start(
         ],
         "older": list(map(str, older(live["returned"], live["removals_unknown"]))),
         "paused": list(map(str, paused(now["paused"]))),
+        "quiet": [
+            f"{note['found']} {note['advice']}"
+            for note in now["findings"]
+            if note["kind"] in (NoteKind.QUIET_HOURS, NoteKind.QUIET_MISSES_ROUNDS)
+        ],
         "is_member": now["is_member"],
         "gone": now["gone"],
     }
@@ -291,6 +297,8 @@ def show(out: "Console", node: "NodeStatus", *, silent: bool = False) -> None:
     pace = _pace(node)
     if pace:
         pairs.append(("pace", pace))
+    if node["quiet_hours"]:
+        pairs.append(("quiet hours", quiet_words(node["quiet_hours"])))
     if not node["gone"]:  # a former member trains nothing and has no connections
         pairs.append(("training", trained(node["training"])))
     if live and not node["gone"]:

@@ -55,6 +55,7 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
     from ..node.home import joining
     from ..node.home.config import load as load_config
     from ..node.home.peers import load_peers
+    from ..node.home.quiet import QuietHours
     from ..node.store.database import Store
     from ..node.verify import parts_of_home, read_charter
     from ..node.views import offline
@@ -66,10 +67,11 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
         invitation = joining.load(home)
         facts: dict[str, object] = {"title": "" if invitation is None else invitation.name}
         try:
-            parts = parts_of_home(home, charter)
-            names = [spec.name for spec in charter.components]
             if home.config.exists():
-                facts["unmatched"] = tuple(load_config(home.config).learning.idle_patterns(names))
+                learning = load_config(home.config).learning
+                facts["unmatched"] = tuple(learning.idle_patterns(spec.name for spec in charter.components))
+                facts["quiet"] = QuietHours(learning.quiet_hours)
+            parts = parts_of_home(home, charter)
             facts |= {"hosted": parts.hosted, "followed": parts.followed, "withheld": parts.withheld}
         except (UsageError, CorruptError) as error:  # the ledger is readable without the data folder
             say(f"warning: what this node hosts is not known: {error}")

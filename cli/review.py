@@ -9,6 +9,7 @@ from ..crypto.fingerprint import fingerprint
 from ..node.words import counted, lasting
 from . import founding
 from .output import console, facts, prose, say, size, solid, table
+from .quiet import missed_words, of_home
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -132,7 +133,7 @@ def examine(
     founding.check_addresses(charter.members, anyway=anyway)
     founding.check_policy(place, charter, anyway=anyway)
     founding.warn_of_lot(place, charter)
-    found = review(charter, signed)
+    found = review(charter, signed) | {"quiet_hours": of_home(place, charter)}
     if printed:
         show(console(), found)
     return found
@@ -220,6 +221,15 @@ def _show_privacy(out: "Console", found: dict[str, Any]) -> None:
         )
 
 
+def _quiet(found: dict[str, Any]) -> list[tuple[str, object]]:
+    """Say the quiet hours of the home that reviews, if it has any: its own choice, and no part of the charter."""
+    quiet = found.get("quiet_hours")
+    if not quiet:
+        return []
+    when = f"this node does not train at {', '.join(quiet['spans'])} local time (its config.toml)"
+    return [("quiet hours", when + missed_words(quiet["rounds_missed"], quiet["rounds_due"]))]
+
+
 def _course(found: dict[str, Any], count: int) -> list[tuple[str, object]]:
     rules: dict[tuple[str, int], list[str]] = {}
     for one in found["leaves"]:
@@ -229,6 +239,7 @@ def _course(found: dict[str, Any], count: int) -> list[tuple[str, object]]:
         ("rounds", f"{found['planned_rounds']} are planned, and the noise is made for them"),
         ("pace", founding.pace_words(found["pace_seconds"], found["planned_rounds"])),
         ("start", f"nothing is trained before {found['starts_at']}" if found["starts_at"] else "at once"),
+        *_quiet(found),
         ("deadline", f"a round waits {lasting(found['deadline_seconds'])} for a member that is late"),
         *(
             (

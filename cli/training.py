@@ -42,6 +42,7 @@ class Started(TypedDict):
     unmatched: list[str]
     older: list[str]
     paused: list[str]
+    quiet: list[str]
     is_member: bool
     gone: str | None
 
@@ -146,6 +147,8 @@ def tell(out: "Console", started: Started) -> None:
     if learner["left_out"]:
         left = counted(learner["left_out"], "student is", "students are")
         out.print(f"warning: {left} left out: `collegium data check` says why")
+    for note in started["quiet"]:
+        out.print(f"note: {note}")
     for warning in (*learner["warnings"], *started["unmatched"], *started["older"], *started["paused"]):
         out.print(f"warning: {warning}")
 

@@ -8,13 +8,14 @@ from ...protocol.charter import Charter
 from ...protocol.membership import Invitation
 from ...protocol.signing import Signed
 from ..core.events import Event, ProposeMotion
-from ..core.offers import why_idle
+from ..core.offers import own_reason
 from ..core.state import NodeState
 from ..home.config import Config
 from ..home.declared import data_warnings
 from ..home.invitations import IssuedInvitation
 from ..home.paths import Home
 from ..home.peers import load_peers
+from ..home.quiet import QuietHours
 from ..network.counters import Counters
 from ..store.database import Store
 from ..unlearning.students import Seen
@@ -181,6 +182,7 @@ def context_of(daemon: Daemon) -> Context:
         followed=core.followed,
         withheld=core.withheld,
         paused=core.paused,
+        quiet=QuietHours(daemon.config.learning.quiet_hours),
         unmatched=tuple(daemon.config.learning.idle_patterns(spec.name for spec in daemon.charter.components)),
         title=daemon.title,
     )
@@ -246,7 +248,7 @@ def _live(daemon: Daemon) -> Live:
         removals_unknown=core.removals_unknown,
         goal=core.progress.goal() if core.progress.reported >= 0 else 0,
         source=core.progress.source,
-        idle={name: why for name in core.hosted if (why := why_idle(core, name))},
+        idle={name: why for name in core.hosted if (why := own_reason(core, name)) is not None},
         taking=tuple(sorted(core.progress.fetching)),
         held=tuple(
             (person.name, g.token_key[:12], g.name, person.author)

@@ -74,6 +74,8 @@ def _node(context: Context, status: NodeStatus) -> Iterator[Metric]:
     if decided is not None:
         yield _one("collegium_last_block_timestamp_seconds", "When this node decided the last block.", decided)
     yield _one("collegium_paused", "Whether its operator has paused this node.", status["paused"])
+    quiet = status["quiet_hours"]
+    yield _one("collegium_quiet", "Whether this node is in its quiet hours.", quiet is not None and quiet["now"])
     yield _one("collegium_open_motions", "Motions that are open.", federation["open_motions"])
     counts: dict[tuple[str, ...], float] = {}
     for note in status["findings"]:

@@ -38,12 +38,12 @@ below it only (pyproject.toml, "The rooms of the core"). From the top:
     training      when to train, at which cost; withdrawing: own withdrawals
     updates       from a signed header to an update record
     spending      what own updates spent, after a disk was lost
-    removals      whether this node contributes, and what it does after its home forgot who was removed
+    removals      whether this node contributes, pauses or rests, and what it does after its home forgot who was removed
     folds, offers, motions, candidates    one subject each; none imports another
     catchup       what this node lacks, and certified states in place of history
     state         NodeState, and `append`, `emit`, `notice`, `refuse`
     pool, in_flight, progress, contribution           parts of the state, with classes of their own
-    sync, messages, events, timers                  types and their encoding
+    sync, messages, events, timers, reasons         types and their encoding
 
 An error in a neighbour's bytes is a RemoteProtocolError. `handle` catches it for each event, counts it against the
 peer and goes on (G9). Any other exception is a bug, and is not caught here.
@@ -62,7 +62,7 @@ from ...crypto.errors import RemoteProtocolError
 from ...crypto.identity import Identity
 from ...protocol.charter import Charter
 from ...protocol.components import state_digest
-from ...protocol.records import GENESIS, PAUSED
+from ...protocol.records import GENESIS
 from . import (
     candidates,
     catchup,
@@ -81,6 +81,7 @@ from . import (
 )
 from . import events as ev
 from .progress import PATIENCE
+from .reasons import Reason
 from .state import NodeState, Options
 from .timers import (
     FoldDue,
@@ -183,8 +184,11 @@ def _absorb(state: NodeState, event: ev.Event) -> None:
             state.learner = event.components
             state.evaluated = ()
             offers.learner_ready(state)
+        case ev.LearnerReads():
+            state.learner = ()  # no run is reserved meanwhile, nor ever if the learner refuses the data
+            offers.stop(state, Reason.READING)
         case ev.LearnerLost():
-            offers.stop(state, PAUSED)
+            offers.stop(state, Reason.LEARNER_LOST)
         case ev.BudgetAnswer():
             training.on_budget(state, event)
         case ev.Trained():
@@ -197,6 +201,8 @@ def _absorb(state: NodeState, event: ev.Event) -> None:
             removals.set_contributing(state, event.on)
         case ev.SetPaused():
             removals.set_paused(state, event.on)
+        case ev.SetQuiet():
+            removals.set_quiet(state, event.on)
         case ev.ResumeTraining():
             removals.resume(state)
         case ev.Carry():

@@ -113,6 +113,11 @@ class LearnerReady:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnerReads:
+    """The daemon restarted the learner worker, which reads its data anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class LearnerLost:
     """The learner worker cannot train: it refused the data, or does not start. It may be ready again later."""
 
@@ -186,6 +191,13 @@ class SetPaused:
 
 
 @dataclass(frozen=True, slots=True)
+class SetQuiet:
+    """This node's quiet hours begin or end, by its configuration and its clock."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ResumeTraining:
     """The operator confirms that this home leaves out all students removed before."""
 
@@ -244,6 +256,7 @@ Event: TypeAlias = (
     | Folded
     | FoldMissing
     | LearnerReady
+    | LearnerReads
     | LearnerLost
     | BudgetAnswer
     | Trained
@@ -251,6 +264,7 @@ Event: TypeAlias = (
     | RequestWithdrawal
     | SetContributing
     | SetPaused
+    | SetQuiet
     | ResumeTraining
     | Carry
     | ProposeMotion

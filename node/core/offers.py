@@ -12,23 +12,38 @@ from ...consensus.ledger import Ledger
 from ...consensus.rounds import has_contributed
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.records import PAUSED, SILENT, Idle, Offer, body_of
+from .reasons import PASSING, Reason
 from .state import NodeState
 
 
 def why_idle(state: NodeState, name: str) -> str:
-    """Return the reason why this node does not train a hosted component, one of IDLE; "" if it does."""
+    """Return what others are told of why this node does not train a hosted component, one of IDLE; "" if it does."""
+    reason = own_reason(state, name)
+    return "" if reason is None else reason.told
+
+
+def own_reason(state: NodeState, name: str) -> Reason | None:
+    """Return the reason why this node does not train a hosted component; None if it does."""
     if state.idle:
-        return state.idle
+        return Reason(state.idle)
     if not state.contributing:
-        return "off"
+        return Reason.OFF
     if name not in state.fed:
-        return "policy"
+        return Reason.POLICY
     if state.specs[name].is_statistic:
         if has_contributed(state.ledger.roll, state.ledger.components[name], state.me):
-            return ""  # no round waits for it any more
+            return None  # no round waits for it any more
     elif plan_done(state, name):
-        return "plan-done"
-    return PAUSED if state.on_hold or name in state.halted else state.stopped.get(name, "")
+        return Reason.PLAN_DONE
+    if state.paused:
+        return Reason.BY_OPERATOR
+    if state.removals_unknown:
+        return Reason.REMOVALS_UNKNOWN
+    if name in state.halted:
+        return Reason.STATE_DIFFERS
+    if state.quiet:
+        return Reason.QUIET_HOURS
+    return state.stopped.get(name)
 
 
 def plan_done(state: NodeState, name: str) -> bool:
@@ -86,20 +101,29 @@ def latest(state: NodeState) -> Offer | None:
 # ---- when training stops, and when it resumes
 
 
-def stop(state: NodeState, why: str, *, statistics: bool = False) -> None:
-    """Stop training for a reason outside of the configuration: a spent budget stops some components, others all."""
+def stop(state: NodeState, why: Reason, *, statistics: bool = False) -> None:
+    """Stop training for a reason outside of the configuration: a spent budget stops some components, others all.
+
+    What others were told stays: a spent budget and a suspension go before what they learn no reason of.
+    """
     for name in state.fed:
-        if why != "budget-spent":
-            state.stopped.setdefault(name, why)
-        elif state.specs[name].is_statistic == statistics:
+        before = state.stopped.get(name)
+        if why is Reason.BUDGET_SPENT:
+            if state.specs[name].is_statistic == statistics:
+                state.stopped[name] = why
+        elif before is None or before.told == why.told:
             state.stopped[name] = why
 
 
 def learner_ready(state: NodeState) -> None:
-    """Stop training components that the learner has no data for."""
+    """Stop training components that the learner has no data for; others, which it had stopped, come back."""
     for name in state.fed:
+        before = state.stopped.get(name)
         if name not in state.learner:
-            state.stopped.setdefault(name, PAUSED)
+            if before is None or before is Reason.COMING_BACK or before in PASSING:
+                state.stopped[name] = Reason.NOT_IN_DATA
+        elif before in PASSING:
+            state.stopped[name] = Reason.COMING_BACK  # until `trained`
 
 
 def trained(state: NodeState, names: "list[str]", took_ms: int) -> None:
@@ -115,11 +139,21 @@ def trained(state: NodeState, names: "list[str]", took_ms: int) -> None:
 
 
 def recall(state: NodeState) -> None:
-    """At a start: recall the reasons that had stopped training, from this node's last offer or the ledger."""
+    """At a start: recall the reasons that had stopped training, from this node's last offer or the ledger.
+
+    What a pause, or quiet hours, would explain ends with them: then rounds wait for this node at once.
+    """
     last = latest(state)
     for entry in () if last is None else last.idle:
-        if entry.why in (SILENT, PAUSED, "budget-spent"):
-            state.stopped[entry.component] = entry.why
+        match entry.why:
+            case "silent":
+                state.stopped[entry.component] = Reason.SILENT
+            case "budget-spent":
+                state.stopped[entry.component] = Reason.BUDGET_SPENT
+            case "paused" if not state.on_hold:
+                state.stopped[entry.component] = Reason.BEFORE_START
+            case _:
+                pass  # by the configuration of then
 
 
 def note(state: NodeState, before: Ledger) -> None:
@@ -127,4 +161,4 @@ def note(state: NodeState, before: Ledger) -> None:
     for name in state.hosted:
         now, then = (trainers.idle(ledger.offers, state.me, name) for ledger in (state.ledger, before))
         if now == SILENT != then:
-            state.stopped.setdefault(name, SILENT)
+            state.stopped.setdefault(name, Reason.SILENT)

@@ -1,4 +1,4 @@
-"""Whether this node contributes or is paused, and what it does if its home lost the list of removed students."""
+"""Whether this node contributes, is paused or rests, and what it does if its home lost the list of removed students."""
 
 from ...protocol.records import WithdrawalStatement
 from . import events as ev
@@ -20,6 +20,13 @@ def set_paused(state: NodeState, on: bool) -> None:
         state.paused = on
         state.emit(ev.Persist(ev.PutFlag(PAUSED_FLAG, int(on))))
         state.notice("paused" if on else "resumed")
+
+
+def set_quiet(state: NodeState, on: bool) -> None:
+    """Begin or end this node's quiet hours. As in a pause, a training run that goes on is not stopped."""
+    if state.quiet != on:
+        state.quiet = on
+        state.notice("quiet-hours-begin" if on else "quiet-hours-end")
 
 
 def recalled(state: NodeState, statement: WithdrawalStatement) -> None:

@@ -24,6 +24,7 @@ from .in_flight import InFlightUpdates
 from .messages import Kind, message
 from .pool import Pool
 from .progress import Progress
+from .reasons import Reason
 
 REMOVALS_UNKNOWN = "removals-unknown"  # the flag of `NodeState.removals_unknown`
 PAUSED_FLAG = "paused"  # the flag of `NodeState.paused`
@@ -36,13 +37,14 @@ class Options:
 
     `hosted` components are offered, acknowledged, attested and, if planned, trained. `followed` ones are only folded,
     from bytes that are already agreed on: training and evaluation need their states. `idle`: the reason to train
-    nothing at all, one of protocol.records.IDLE, or "".
+    nothing at all, one of protocol.records.IDLE, or "". `quiet`: whether it starts in its quiet hours.
     """
 
     hosted: tuple[str, ...]
     followed: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     idle: str = ""
+    quiet: bool = False
     plan: contributing.Plan = field(default_factory=contributing.Plan)
     propose_ms: int = 1000
     idle_ms: int = 1000
@@ -155,12 +157,13 @@ class NodeState:
         self.returned: dict[str, int] = {}  # kind → own records that this disk lacked at the start, and peers had
         self.refusals: dict[tuple[bytes, str], int] = {}
         self.idle_due = False
-        self.stopped: dict[str, str] = {}  # component → reason of a stop, until this node has trained it again
+        self.stopped: dict[str, Reason] = {}  # component → reason of a stop, until this node has trained it again
         self.contributing = bool(snapshot.flags.get("contributing", 1))
         # Own withdrawals of updates that this disk lacked: a removed student may be in the data again. Nothing is
         # trained.
         self.removals_unknown = bool(snapshot.flags.get(REMOVALS_UNKNOWN, 0))
         self.paused = bool(snapshot.flags.get(PAUSED_FLAG, 0))  # by its operator, until `node resume`
+        self.quiet = options.quiet  # in the quiet hours of its configuration
         self.learn_partly = self.learn_waits = False
         self.withdraw_waits = bool(snapshot.flags.get("withdraw", 0))
         self.ask_view: int | None = None
@@ -178,8 +181,8 @@ class NodeState:
 
     @property
     def on_hold(self) -> bool:
-        """Whether nothing is trained for now: the operator paused it, or this home lost who is removed."""
-        return self.paused or self.removals_unknown
+        """Whether nothing is trained for now: the operator paused it, quiet hours, or it lost who is removed."""
+        return self.paused or self.quiet or self.removals_unknown
 
     def is_current(self, name: str) -> bool:
         """Whether a component is folded up to the last frozen list."""

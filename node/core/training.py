@@ -9,7 +9,7 @@ from dataclasses import replace
 from ...consensus.ledger import names
 from ...consensus.rounds import has_contributed, next_round
 from ...protocol.claims import NO_EPSILON
-from ...protocol.records import GENESIS, PAUSED
+from ...protocol.records import GENESIS
 from ...protocol.signing import sign
 from ..privacy import policy as governing
 from . import contribution as contributing
@@ -17,6 +17,7 @@ from . import events as ev
 from . import offers, updates
 from .in_flight import update_key
 from .messages import Kind, message
+from .reasons import Reason
 from .state import NodeState
 from .timers import TrainDue
 
@@ -161,7 +162,7 @@ def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
             state.unaffordable = event.reason
         else:
             state.exhausted = event.reason
-        offers.stop(state, "budget-spent", statistics=run.of_statistics)
+        offers.stop(state, Reason.BUDGET_SPENT, statistics=run.of_statistics)
         state.notice("budget-spent", "warning", reason=event.reason, epsilon=contributing.logged_epsilon(event.epsilon))
         return
     state.run = replace(
@@ -257,7 +258,7 @@ def on_training_failed(state: NodeState, event: ev.TrainingFailed) -> None:
     state.notice("training-failed", "error" if event.counts else "warning", reason=event.reason, attempt=state.failures)
     if state.failures >= MAX_FAILURES:  # each attempt costs ε: the operator has to act
         state.exhausted = f"training failed {state.failures} times ({event.reason}); mend it and start the node again"
-        offers.stop(state, PAUSED)
+        offers.stop(state, Reason.FAILING)
 
 
 def evaluate(state: NodeState) -> None:

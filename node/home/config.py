@@ -26,6 +26,7 @@ from ...protocol.learning import POLICIES
 from ...protocol.names import person_problem
 from .. import toml
 from ..store.files import write_atomic
+from . import quiet
 from .addresses import check_advertised, check_listen, check_peer
 
 FORMAT = 1  # of config.toml
@@ -57,10 +58,11 @@ class Learning:
     """[learning]: `rounds` 0 means no limit; `lot_size` is the declared L, 0 if none; an empty `learner`: the built-in.
 
     `private` components are retrained every `personalise_every` rounds. With a `private_adapter` they include an
-    adapter of that kind and of `private_rank` on each pretrained text model; "" for none.
+    adapter of that kind and of `private_rank` on each pretrained text model; "" for none. `quiet_hours`: quiet.py.
     """
 
     contribute: bool = True
+    quiet_hours: tuple[str, ...] = ()
     rounds: int = 0
     engage: tuple[str, ...] = ("*",)
     lot_size: float = 0.0
@@ -249,6 +251,7 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, toml.Check[Any]]]] =
         Learning,
         {
             "contribute": toml.flag,
+            "quiet_hours": toml.list_of(quiet.ALLOWED, 0, 64, quiet.check),
             "rounds": toml.whole(0, MAX_ROUNDS),
             "engage": toml.list_of("patterns", 0, 256, _word),
             "lot_size": _LOT,
@@ -319,6 +322,11 @@ def _config(top: toml.Table) -> Config:
             f'{top.where} [learning]: private_adapter cannot be "{learning.private_adapter}" without private = true',
             'Set private = true, or private_adapter = "".',
         )
+    if quiet.QuietHours(learning.quiet_hours).never_end:
+        raise UsageError(
+            f"{top.where} [learning]: quiet_hours are the whole week, so nothing would ever be trained",
+            "Leave some hours out, or write contribute = false.",
+        )
     return Config(**sections, models=Models(folders))
 
 
@@ -359,6 +367,9 @@ path = {_toml(data)}  # the folder with dataset.toml, relative to this file; "" 
 
 [learning]
 contribute = {_toml(c.learning.contribute)}  # train on the data and publish updates
+# Hours in which this node trains nothing, by this machine's local time: "22:00-06:00", "Mon-Fri 07:30-18:00" or
+# "Sat,Sun 00:00-24:00". It votes, folds and serves meanwhile, and no round waits for it.
+quiet_hours = {_toml(c.learning.quiet_hours)}
 rounds = {c.learning.rounds}  # train up to this round of the federation's; 0: no limit but the privacy budget
 # Patterns of components to host and train, as "head/*". Other components that the data need are only followed.
 # Components that no modality or task of the data needs are not kept at all.

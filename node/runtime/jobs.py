@@ -77,7 +77,7 @@ class Jobs:
         request = self._opening()
         if request is not None:
             self._reopening = True  # until it is ready: failures meanwhile are not the learner's
-            self.submit(ev.LearnerReady(()))  # no run is reserved meanwhile, nor ever if it refuses the data
+            self.submit(ev.LearnerReads())
             await self.learner.reopen(request)
 
     def _opening(self) -> Open | None:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import assert_never
 
@@ -26,6 +27,7 @@ from ..home import joining, keys
 from ..home.config import Config
 from ..home.paths import Home
 from ..home.policies import declared_lot, policies, wanted_components, why_idle
+from ..home.quiet import QuietHours
 from ..network import Callbacks, Network, NetworkConfig, open_network
 from ..patience import in_thread, unless_scarce
 from ..store.database import Store
@@ -39,6 +41,7 @@ from .holdings import Holdings
 from .jobs import Jobs
 from .learner import Learner
 from .notes import Notes, facts_of
+from .resting import keep_quiet
 from .spend_statements import SpendStatements
 from .timing import Timers
 
@@ -86,11 +89,13 @@ class Runtime:
             if missing
             else wanted_components(config, charter)
         )
+        self.quiet_hours = QuietHours(config.learning.quiet_hours)
         options = Options(
             hosted=hosted,
             followed=followed,
             addresses=tuple(config.node.advertise)[:8],
             idle=why_idle(config, charter),
+            quiet=self.quiet_hours.at(datetime.now()),
             plan=plan,
             propose_ms=config.timing.propose_ms,
             idle_ms=config.timing.idle_ms,
@@ -176,6 +181,7 @@ class Runtime:
             if self.data.missing:
                 nursery.start_soon(self._await_data)
             nursery.start_soon(self._watch_notes)
+            nursery.start_soon(keep_quiet, self.quiet_hours, self.submit)
             self._follow_key()
             log.info(
                 "node started",

@@ -8,7 +8,9 @@ from ...consensus.fold import fold_block
 from ...consensus.ledger import Ledger, genesis
 from ...crypto.errors import CorruptError, RemoteProtocolError
 from ...protocol.charter import Charter
+from ..core.reasons import Reason
 from ..core.state import PAUSED_FLAG
+from ..home.quiet import QuietHours
 from ..store.database import Store
 from .note import Note
 from .shapes import MemberName
@@ -55,7 +57,7 @@ class Live:
     refused: Mapping[str, int]
     goal: int = 0  # the target height of a catch-up, from `source`; 0: none is under way
     source: bytes = b""
-    idle: Mapping[str, str] = field(default_factory=dict)  # hosted components that are not trained, with the reason
+    idle: Mapping[str, Reason] = field(default_factory=dict)  # hosted components that are not trained, with the reason
     taking: tuple[str, ...] = ()  # components whose certified state is being fetched
     # Pending applications for this node's operator: chosen name, the invitation's id and name, key.
     held: tuple[tuple[str, str, str, bytes], ...] = ()
@@ -86,6 +88,7 @@ class Context:
     followed: tuple[str, ...] | None = None
     withheld: Mapping[str, str] | None = None
     paused: bool = False  # by its operator: nothing is trained until `collegium node resume`
+    quiet: QuietHours = field(default_factory=QuietHours)  # of its configuration
     unmatched: tuple[str, ...] = ()  # patterns of `engage` in config.toml that match no component
     title: str = ""  # the name in this node's application, if it joined by invitation
 
@@ -94,6 +97,15 @@ class Context:
         seat = self.ledger.roll.seats.get(key)
         asked = self.title if key == self.me else ""
         return {"name": seat.name if seat is not None else asked or key.hex()[:16], "key": key.hex()}
+
+    def is_quiet(self) -> bool:
+        """Whether this node is in its quiet hours now."""
+        return self.quiet.at(datetime.now())
+
+    def quiet_until(self) -> str:
+        """Return when its quiet hours next begin or end, in words."""
+        change = self.quiet.change(datetime.now())
+        return "–" if change is None else local(change)
 
     def members(self, keys: object) -> list[MemberName]:
         """Return members, in order of name."""
@@ -118,6 +130,11 @@ def offline(charter: Charter, store: Store, **facts: object) -> Context:
             ) from error
     paused = bool(snapshot.flags.get(PAUSED_FLAG, 0))
     return Context(charter, ledger, store, published=snapshot.published, paused=paused, **facts)  # type: ignore[arg-type] # by name
+
+
+def local(moment: datetime) -> str:
+    """Return a time of this machine's zone in words: "Mon 2026-09-07 18:00 CEST"."""
+    return f"{moment.astimezone():%a %Y-%m-%d %H:%M %Z}"
 
 
 def moment(seconds: float | None) -> str | None:

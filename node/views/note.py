@@ -21,6 +21,8 @@ class NoteKind(StrEnum):
     BALLOT_WAITS = "ballot-waits"
     EXPULSION_PROPOSED = "expulsion-proposed"
     PAUSED = "paused"
+    QUIET_HOURS = "quiet-hours"
+    QUIET_MISSES_ROUNDS = "quiet-hours-miss-rounds"
     APPLICATION_WAITS = "application-waits"
     CATCHING_UP = "catching-up"
     TAKING_STATES = "taking-states"
@@ -49,7 +51,7 @@ class NoteKind(StrEnum):
     def level(self) -> Level:
         """The level of every note of this kind."""
         match self:
-            case NoteKind.CATCHING_UP | NoteKind.TAKING_STATES | NoteKind.STATES_UNCERTIFIED:
+            case NoteKind.CATCHING_UP | NoteKind.TAKING_STATES | NoteKind.STATES_UNCERTIFIED | NoteKind.QUIET_HOURS:
                 return Level.INFO
             case NoteKind.LEARNER_FAILED | NoteKind.TOO_FEW_CONNECTED | NoteKind.STATE_DIFFERS:
                 return Level.CRITICAL
@@ -59,6 +61,7 @@ class NoteKind(StrEnum):
                 | NoteKind.BALLOT_WAITS
                 | NoteKind.EXPULSION_PROPOSED
                 | NoteKind.PAUSED
+                | NoteKind.QUIET_MISSES_ROUNDS
                 | NoteKind.APPLICATION_WAITS
                 | NoteKind.OLDER_HOME
                 | NoteKind.REMOVALS_UNKNOWN

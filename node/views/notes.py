@@ -13,6 +13,7 @@ from ..words import counted
 from .context import Context, Live
 from .membership import sentence
 from .note import Note, NoteKind
+from .quiet import quiet_notes
 from .training import listed, remarks
 
 SOON = 3  # rounds: a budget that lasts for no more gets a note
@@ -53,7 +54,7 @@ def notes(context: Context) -> list[Note]:
         for motion in ledger.roll.motions
         if motion.action == "expel" and motion.subject == context.me
     ]
-    shown += paused(context.paused)
+    shown += paused(context.paused) + quiet_notes(context)
     if live is not None:
         shown += _running(context, live)
     return shown + remarks(context) + _uncertified_notes(context)

@@ -20,10 +20,14 @@ class IdleHost(MemberName):
 
 
 class IdleComponent(TypedDict):
-    """A component that a node hosts and does not train: why (protocol/records.py IDLE), and what that means."""
+    """A component that a node hosts and does not train: why (protocol/records.py IDLE), and what that means.
+
+    `reason` is that of node/core/reasons.py where the node is this one, and `why` again where it is another.
+    """
 
     component: str
     why: str
+    reason: str
     meaning: str
 
 
@@ -279,6 +283,16 @@ class FoundNote(TypedDict):
     advice: str
 
 
+class QuietShown(TypedDict):
+    """This node's quiet hours, whether they are on and when that changes, and the rounds due within a week in them."""
+
+    spans: list[str]
+    now: bool
+    changes_at: str | None
+    rounds_due: int
+    rounds_missed: int
+
+
 class NodeStatus(TypedDict):
     """The node at a glance; without a daemon `live` is None."""
 
@@ -295,6 +309,7 @@ class NodeStatus(TypedDict):
     components: list[ComponentGlance]
     training: TrainingShown
     paused: bool
+    quiet_hours: QuietShown | None
     notes: list[str]
     findings: list[FoundNote]
     live: LiveShown | None

@@ -7,12 +7,12 @@ from ...consensus.membership import earlier
 from ...consensus.rounds import eligible, has_contributed
 from ...crypto.errors import UsageError
 from ...protocol.blocks import tolerated
-from ...protocol.records import IDLE
 from ..home.addresses import peer_id
 from .context import Context, Live, moment
 from .notes import notes
+from .quiet import quiet_hours
 from .shapes import ComponentGlance, ComponentShown, LiveShown, NodeStatus, OpenRound, Peers, PeerShown
-from .training import meaning, not_trained_by, trained_by, training
+from .training import not_trained_by, offered, trained_by, training
 
 
 def status(context: Context) -> NodeStatus:
@@ -44,6 +44,7 @@ def status(context: Context) -> NodeStatus:
         "components": [_glance(context, component) for _, component in sorted(ledger.components.items())],
         "training": training(context),
         "paused": context.paused,
+        "quiet_hours": quiet_hours(context),
         "notes": [str(note) for note in lines],
         "findings": [
             {"kind": note.kind, "level": note.level, "found": note.found, "advice": note.advice} for note in lines
@@ -111,14 +112,7 @@ def _members(context: Context) -> list[PeerShown]:
                 "peer_id": peer_id(member.key),
                 "addresses": list(dict.fromkeys([*(offer.addresses if offer else ()), *member.addresses])),
                 "components": list(offer.components) if offer is not None else [],
-                "idle": [
-                    {
-                        "component": e.component,
-                        "why": e.why,
-                        "meaning": meaning(context, e.why) if mine else IDLE[e.why],
-                    }
-                    for e in (offer.idle if offer is not None else ())
-                ],
+                "idle": offered(context, offer, mine),
                 "records": seq,
                 "last_record_at": moment(context.store.received(head)) if seq else None,
             }

@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import assert_never
 
 from ...consensus import rules, trainers
 from ...consensus.ledger import ComponentLedger
 from ...protocol.components import MILLION
-from ...protocol.records import IDLE, PAUSED
+from ...protocol.records import IDLE, PAUSED, Offer
+from ..core.reasons import Reason
 from .context import Context
 from .note import Note, NoteKind
-from .shapes import IdleHost, TrainingShown
+from .shapes import IdleComponent, IdleHost, TrainingShown
 
 LISTED = 12  # components that a note names
 _WHY = "`collegium component list` says why the others do not."
@@ -32,21 +34,81 @@ def not_trained_by(context: Context, c: ComponentLedger) -> list[IdleHost]:
     ]
 
 
-def idle_here(context: Context) -> dict[str, str]:
-    """Return the components that this node hosts and does not train, with the reason.
+def idle_here(context: Context) -> dict[str, Reason]:
+    """Return the components that this node hosts and does not train, with its own reason.
 
-    From a running daemon's present state, otherwise from the last agreed offer and whether it was paused.
+    From a running daemon's present state, otherwise from the last agreed offer and whether it is paused or quiet now.
     """
     if context.live is not None:
         return dict(context.live.idle)
     offer = None if context.me is None else context.ledger.offers.get(context.me)
-    reasons = {} if offer is None else {entry.component: entry.why for entry in offer.idle}
-    return {**dict.fromkeys(context.hosted or () if context.paused else (), PAUSED), **reasons}
+    now = Reason.BY_OPERATOR if context.paused else Reason.QUIET_HOURS if context.is_quiet() else None
+    offered = {} if offer is None else {e.component: _recalled(e.why, now) for e in offer.idle}
+    return {**(dict.fromkeys(context.hosted or (), now) if now is not None else {}), **offered}
 
 
-def meaning(context: Context, why: str) -> str:
-    """Return what a reason of this node's own means. Others are told less of a pause."""
-    return "it is paused by its operator" if why == PAUSED and context.paused else IDLE[why]
+def _recalled(why: str, now: Reason | None) -> Reason:
+    """Return the reason behind an offered one, which is all that is on the disk."""
+    return now or Reason.BEFORE_START if why == PAUSED else Reason(why)
+
+
+def meaning(context: Context, why: Reason) -> str:
+    """Return what a reason of this node's own means, as its operator is told. Others may be told less."""
+    match why:
+        case Reason.BY_OPERATOR:
+            return "it is paused by its operator"
+        case Reason.QUIET_HOURS:
+            return f"its quiet hours last until {context.quiet_until()}"
+        case Reason.REMOVALS_UNKNOWN:
+            return "it does not know which students were removed (the note below)"
+        case Reason.STATE_DIFFERS:
+            return "its state here differs from the certified one"
+        case Reason.LEARNER_LOST:
+            return "its learner does not run, or cannot read the data"
+        case Reason.FAILING:
+            return "its training failed too often: node.log has the errors; mend them and start the daemon anew"
+        case Reason.READING:
+            return "its learner reads the data anew, without students that were removed"
+        case Reason.NOT_IN_DATA:
+            return "its data have nothing for it"
+        case Reason.BEFORE_START:
+            return (
+                "it could not when its daemon was last stopped; the learner has yet to open the data"
+                if context.live is not None
+                else "it could not when its daemon last ran (node.log says why)"
+            )
+        case Reason.COMING_BACK:
+            return "it can train again; the others wait for it once an update of it has come in time"
+        case (
+            Reason.NO_DATA
+            | Reason.OFF
+            | Reason.PLAN_DONE
+            | Reason.BUDGET_SPENT
+            | Reason.POLICY
+            | Reason.TOO_FEW_STUDENTS
+            | Reason.SILENT
+        ):
+            return IDLE[why.told]
+        case _:
+            assert_never(why)
+
+
+def offered(context: Context, offer: Offer | None, mine: bool) -> list[IdleComponent]:
+    """Return the components that an offer names as not trained; of this node's own offer (`mine`) with its reasons."""
+    own = idle_here(context) if mine else {}
+    return [
+        {
+            "component": entry.component,
+            "why": entry.why,
+            "reason": own.get(entry.component, entry.why),
+            "meaning": _meaning_of(context, own.get(entry.component)) if mine else IDLE[entry.why],
+        }
+        for entry in (offer.idle if offer is not None else ())
+    ]
+
+
+def _meaning_of(context: Context, why: Reason | None) -> str:
+    return "it trains again; its next offer says so" if why is None else meaning(context, why)
 
 
 def training(context: Context) -> TrainingShown:
@@ -55,7 +117,10 @@ def training(context: Context) -> TrainingShown:
     hosted = context.hosted if context.hosted is not None else tuple(idle)
     return {
         "trained": [name for name in hosted if name not in idle],
-        "idle": [{"component": n, "why": why, "meaning": meaning(context, why)} for n, why in sorted(idle.items())],
+        "idle": [
+            {"component": n, "why": why.told, "reason": why, "meaning": meaning(context, why)}
+            for n, why in sorted(idle.items())
+        ],
     }
 
 
@@ -77,14 +142,14 @@ def unmatched(patterns: Sequence[str], components: Sequence[str]) -> list[Note]:
 def remarks(context: Context) -> list[Note]:
     """Return notes on components that this node does not train, and on those with too few trainers."""
     shown = unmatched(context.unmatched, sorted(context.ledger.components))
-    by_reason: dict[str, list[str]] = {}
+    by_reason: dict[Reason, list[str]] = {}
     for name, why in sorted(idle_here(context).items()):
         by_reason.setdefault(why, []).append(name)
     for why, names in by_reason.items():
         more = _advice(context, why)
         if more:
             shown.append(
-                Note(NoteKind.NOT_TRAINED_HERE, f"This node does not train {listed(names)}: {IDLE[why]}.", more)
+                Note(NoteKind.NOT_TRAINED_HERE, f"This node does not train {listed(names)}: {IDLE[why.told]}.", more)
             )
     by_note: dict[Note, list[str]] = {}
     for _, c in sorted(context.ledger.components.items()):
@@ -93,18 +158,18 @@ def remarks(context: Context) -> list[Note]:
     return shown + [replace(note, found=f"{listed(names)}: {note.found}") for note, names in by_note.items()]
 
 
-def _advice(context: Context, why: str) -> str:
+def _advice(context: Context, why: Reason) -> str:
     """Return the advice for a reason; "" for those with notes of their own."""
     learning = context.charter.learning
-    if why == "plan-done":
+    if why is Reason.PLAN_DONE:
         return "Raise [learning] rounds in config.toml, or set it to 0, to go on."
-    if why == "too-few-students":
+    if why is Reason.TOO_FEW_STUDENTS:
         least = f"{learning.min_students * learning.sample_rate / MILLION:g}"
         return (
             f"That is at least {learning.min_students} students: [learning] lot_size of {least}, the sampling rate"
             f" {learning.sample_rate / MILLION:g} times the number that you expect. Until then it hosts and votes."
         )
-    if why == "silent":
+    if why is Reason.SILENT:
         return "It goes on trying: others wait for it again after a training that takes less than the deadline."
     return ""
 

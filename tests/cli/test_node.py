@@ -71,7 +71,7 @@ def test_a_pattern_of_engage_that_matches_nothing_is_named(
     assert text == "engage in config.toml has 'haed/*', which no component of the charter matches."
     assert "The components are encoder/image, head/digit, statistic/digit." in advice
     learner = {"state": "off", "device": "", "cut_texts": {}, "left_out": 0, "warnings": []}
-    started: Any = {"learner": learner, "data": None, "unmatched": [text], "older": [], "paused": []}
+    started: Any = {"learner": learner, "data": None, "unmatched": [text], "older": [], "paused": [], "quiet": []}
     training.tell(console(), started)
     assert f"warning: {text}" in " ".join(capsys.readouterr().out.split())
 
@@ -251,7 +251,7 @@ def test_one_that_takes_too_long_is_left_running_and_its_last_word_told(alone: H
 def test_a_node_that_is_not_admitted_yet_is_not_said_to_train(capsys: pytest.CaptureFixture[str]) -> None:
     learner = {"state": "ready", "device": "cpu", "cut_texts": {}, "left_out": 0, "warnings": []}
     started: Any = {"learner": learner, "data": None, "training": {"trained": ["head/a"], "idle": []}}
-    started |= {"unmatched": [], "older": [], "paused": []}
+    started |= {"unmatched": [], "older": [], "paused": [], "quiet": []}
     started["is_member"] = True
     training.tell(console(), started)
     assert "training: 1 component\n" in capsys.readouterr().out

@@ -16,6 +16,7 @@ from collegium.sims.simulator.invariants import Invariants
 
 from .conftest import fill
 from .test_node import alone
+from .test_pausing import all_but_one_day
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -70,6 +71,18 @@ def test_status_says_when_the_next_round_may_close_and_a_restart_remembers(run: 
     text = " ".join(run("node", "status", "--home", home.root).out.split())
     assert "a round of a component every 1 h at most; the next not before" in text
     assert load_node(cluster.charter, node.identity, node.options, snapshot).resting.keys() == {"head/task0"}
+    config = home.config.read_text()
+    home.config.write_text(config.replace("quiet_hours = []", f'quiet_hours = ["{all_but_one_day()}"]'))
+    status = run("node", "status", "--home", home.root, "--json").value
+    shown = status["quiet_hours"]
+    assert (shown["now"], shown["rounds_due"], 0 < shown["rounds_missed"] < 168) == (True, 168, True)
+    assert {one["kind"] for one in status["findings"]} & {"quiet-hours", "quiet-hours-miss-rounds"} == {"quiet-hours"}
+    (idle,) = status["training"]["idle"]
+    assert (idle["why"], idle["reason"]) == ("paused", "quiet-hours")
+    assert idle["meaning"].startswith("its quiet hours last until ")
+    text = " ".join(run("node", "status", "--home", home.root).out.split())
+    assert f"of the 168 rounds due within a week, {shown['rounds_missed']} come due in them" in text
+    home.config.write_text(config)
     with sqlite3.connect(home.database) as database:  # as if an hour went by while the node was down
         database.execute("UPDATE blocks SET received = received - ?", (HOUR,))
     with Store.open_readonly(home.database) as store:

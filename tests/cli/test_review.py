@@ -68,8 +68,12 @@ def test_a_review_says_everything_that_a_member_agrees_to(run: "Run", tmp_path: 
     assert all(one["bytes_a_day"] == 2 * one["bytes"] for one in repeated), "two rounds a day at 12 h"
     assert review["bytes_a_round"] == sum(one["bytes"] for one in repeated)
     assert {(one["rule"], one["liars"]) for one in repeated} == {("clip+nnm+trimmed_mean", 1)}
+    assert review["quiet_hours"] is None
+    config = tmp_path / "a" / "config.toml"
+    config.write_text(config.read_text().replace("quiet_hours = []", 'quiet_hours = ["Mon-Fri 07:30-18:00"]'))
     screen = " ".join(run("charter", "review", "--home", tmp_path / "a").out.split())
     for text in (
+        "this node does not train at Mon-Fri 07:30-18:00 local time (its config.toml)",
         "What leaves this house",
         "NOT noised: updates may show what single records are like",
         "a round every 12 h at most: the 8 planned ones take 84 h or longer",

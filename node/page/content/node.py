@@ -39,9 +39,12 @@ def overview(read: Reading, _query: Mapping[str, str]) -> Page:
         ]
         if live["catching_up"]:
             facts.append(("catching up", f"to height {live['catching_up']['of']}"))
-    facts.append(
-        ("training", "paused" if status["paused"] else cells.listed(status["training"]["trained"]) or "nothing")
-    )
+    quiet = status["quiet_hours"]
+    resting = quiet is not None and quiet["now"]
+    trained = cells.listed(status["training"]["trained"]) or "nothing"
+    facts.append(("training", "paused" if status["paused"] else "quiet hours" if resting else trained))
+    if quiet is not None:
+        facts.append(("quiet hours", f"{', '.join(quiet['spans'])}, by the local time of the node"))
     found = [Finding(str(note["level"]), note["found"], note["advice"]) for note in status["findings"]]
     rows: list[list[Cell]] = [
         [

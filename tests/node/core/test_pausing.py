@@ -1,9 +1,13 @@
 """A node that its operator pauses: it trains nothing, and nobody waits for it."""
 
+from dataclasses import replace
+
 from collegium.consensus import trainers
 from collegium.node.core import events as ev
-from collegium.node.core import pacing
-from collegium.node.core.core import load_node
+from collegium.node.core import offers, pacing
+from collegium.node.core.core import handle, load_node
+from collegium.node.core.offers import own_reason, why_idle
+from collegium.node.core.reasons import Reason
 from collegium.node.core.state import NodeState
 from collegium.node.core.timers import PaceDue
 from collegium.protocol.records import PAUSED
@@ -41,6 +45,57 @@ def test_a_paused_node_trains_nothing_across_a_restart_and_nobody_waits_for_it()
     assert cluster.run(lambda: trained_by(node) > last)
     assert cluster.run(lambda: trainers.trains(core_of(first).ledger.offers, key(node), HEAD)), "it is waited for again"
     assert not node.store.snapshot().flags["paused"]
+
+
+def test_quiet_hours_are_a_pause_by_the_clock_and_a_restart_in_them_leaves_nothing_behind() -> None:
+    cluster = Cluster(4, 7, Invariants, rounds=40)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(2))
+    first, node = cluster.nodes[0], cluster.nodes[3]
+    node.deliver(ev.SetQuiet(True))
+    assert cluster.run(lambda: trainers.idle(core_of(first).ledger.offers, key(node), HEAD) == PAUSED)
+    assert cluster.run(lambda: core_of(node).run is None)
+    last, before, then = trained_by(node), closed(first), cluster.now
+    assert cluster.run(lambda: closed(first) > before + 4)
+    assert cluster.now - then < cluster.charter.rules.round_deadline, "no round waited for it"
+    assert own_reason(core_of(node), HEAD) is Reason.QUIET_HOURS
+    assert closed(node) > before, "it folds"
+    node.crash()
+    node.options = replace(node.options, quiet=True)
+    node.start()
+    assert cluster.run(lambda: core_of(node).signing)
+    assert trained_by(node) == last
+    node.deliver(ev.SetQuiet(False))
+    assert own_reason(core_of(node), HEAD) is None, "rounds wait for it at once, not only after its next update"
+    assert cluster.run(lambda: trained_by(node) > last)
+    assert cluster.run(lambda: trainers.trains(core_of(first).ledger.offers, key(node), HEAD))
+
+
+def test_the_operator_is_told_the_reason_that_others_are_not() -> None:
+    cluster = Cluster(4, 7, Invariants, rounds=2)
+    state = core_of_new(cluster)
+    state.learner = (HEAD,)
+
+    def after(*events: ev.Event) -> tuple[Reason | None, str]:
+        handle(state, events, 1)
+        return own_reason(state, HEAD), why_idle(state, HEAD)
+
+    assert after() == (None, "")
+    assert after(ev.LearnerLost()) == (Reason.LEARNER_LOST, PAUSED)
+    assert after(ev.LearnerReady((HEAD,))) == (Reason.COMING_BACK, PAUSED)
+    assert after(ev.LearnerReads()) == (Reason.READING, PAUSED)
+    assert after(ev.LearnerReady(())) == (Reason.NOT_IN_DATA, PAUSED)
+    assert after(ev.SetQuiet(True)) == (Reason.QUIET_HOURS, PAUSED)
+    assert after(ev.SetPaused(True)) == (Reason.BY_OPERATOR, PAUSED), "what an operator did goes before the clock"
+    state.paused = state.quiet = False
+    state.removals_unknown = True
+    assert after() == (Reason.REMOVALS_UNKNOWN, PAUSED)
+    state.removals_unknown = False
+    state.halted.add(HEAD)
+    assert after() == (Reason.STATE_DIFFERS, PAUSED)
+    state.halted.clear()
+    offers.stop(state, Reason.BUDGET_SPENT)
+    assert after(ev.LearnerLost()) == (Reason.BUDGET_SPENT, "budget-spent"), "what others were told stays"
 
 
 def test_g3_a_component_has_one_pace_timer_and_an_early_or_stale_one_ends_no_rest() -> None:

@@ -62,7 +62,7 @@ def test_several_at_once_are_left_out_one_after_the_other(runtime: Any, tmp_path
 
     async def reopen(opening: Open) -> None:
         nonlocal at_work, most
-        assert ev.LearnerReady(()) in submitted, "no draw is paid for before the worker has the data again"
+        assert ev.LearnerReads() in submitted, "no draw is paid for before the worker has the data again"
         at_work += 1
         most = max(most, at_work)
         await trio.sleep(0.02)

@@ -543,8 +543,8 @@ MUTATIONS = (
         (
             (
                 OFFERS,
-                'return PAUSED if state.on_hold or name in state.halted else state.stopped.get(name, "")',
-                'return ""',
+                "return state.stopped.get(name)",
+                "return None",
             ),
         ),
         "hosts-without-data",
