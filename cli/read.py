@@ -56,6 +56,7 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
     from ..node.home.config import load as load_config
     from ..node.home.peers import load_peers
     from ..node.home.quiet import QuietHours
+    from ..node.home.scheduled import load_schedule
     from ..node.store.database import Store
     from ..node.verify import parts_of_home, read_charter
     from ..node.views import offline
@@ -65,7 +66,10 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
         raise UsageError(f"The node in {home.root} has never run", "Start it: collegium node start.")
     with Store.open_readonly(home.database) as store:
         invitation = joining.load(home)
-        facts: dict[str, object] = {"title": "" if invitation is None else invitation.name}
+        facts: dict[str, object] = {
+            "title": "" if invitation is None else invitation.name,
+            "scheduled": load_schedule(home).requests,
+        }
         try:
             if home.config.exists():
                 learning = load_config(home.config).learning

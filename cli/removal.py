@@ -71,8 +71,8 @@ def show(cost: Price) -> None:
         )
     if cost["retraining"]:
         say(
-            "To withdraw and not train again: `collegium node pause` first. Several students in one command open"
-            " no more recovery rounds than one."
+            "To withdraw and not train again: --no-retrain. Several students in one command, or at one time (--at),"
+            " open no more recovery rounds than one."
         )
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..crypto.errors import RefusedError
+from ..crypto.errors import RefusedError, UsageError
 from ..node.words import counted
-from . import deletion_receipts, near, removal
+from . import deletion_receipts, near, putting_off, removal
 from .files import check_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import confirm, emit, recovery_price, say
@@ -46,6 +46,15 @@ def subject(
         bool,
         typer.Option("--anyway", help="Even if neither the data nor any training run has an id; its receipt says so."),
     ] = False,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Leave out now, withdraw then: 2026-09-07T02:00, local time.")
+    ] = None,
+    scheduled: Annotated[
+        bool, typer.Option("--scheduled", help="As --at, at the next time of [unlearning] schedule in config.toml.")
+    ] = False,
+    no_retrain: Annotated[
+        bool, typer.Option("--no-retrain", help="Pause this node's training with the withdrawal.")
+    ] = False,
     measure: Annotated[
         bool | None,
         typer.Option("--measure/--no-measure", help="Measure the cost to the shared model first [if it asks]."),
@@ -60,12 +69,16 @@ def subject(
     done, unless --anyway is given. It says what the removal costs, and asks. Ids in the data that differ in case,
     leading zeros or form only are named, and it asks whether they are the same student; with --yes, --also or
     --exactly must say so. The ids stay on this machine. Running it again is safe: it goes on where it was, and writes
-    receipts of today.
+    receipts of today. With --at or --scheduled the daemon withdraws at that time, with all others that wait for it.
     """
     from ..node.control.client import Client
 
     place = existing_home(home)
-    given = _given(students)
+    given, when = given_ids(students), putting_off.time_of(place, at, scheduled)
+    if when is not None and out is not None:
+        raise UsageError(
+            "--out: there is a receipt only after the withdrawal", "Run this again then, with --out alone."
+        )
     client = Client(place)
     client.status()  # before the operator is asked
     names = near.meant(place, given[0], [*given[1:], *(also or ())], exactly=exactly, yes=yes)
@@ -83,7 +96,16 @@ def subject(
         removal.show(cost)
     for number, name in enumerate(ids if len(ids) > 1 else (), 1):
         say(f"id {number} of {len(ids)}: {_seen_by(looks[name])}")
+    if together["would_withdraw"] and when is None and not yes and sys.stdin.isatty():
+        putting_off.tell_choices(place, client, together)
+    if when is not None:
+        confirm(putting_off.question(together, len(ids), when), yes)
+        putting_off.put_off(client, ids, when, pause=no_retrain, as_json=as_json)
+        return
     confirm(_question(together, len(ids)), yes)
+    if no_retrain:
+        client.set_paused(on=True)
+        say("Training is paused until `collegium node resume`.")
     sent = _forget(client, place, ids, looks, wait)
     done = [
         _with_receipt(place, name, looks[name], sent, file) | {"price": cost}
@@ -97,7 +119,7 @@ def subject(
     emit(answer, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))
 
 
-def _given(students: list[str]) -> list[str]:
+def given_ids(students: list[str]) -> list[str]:
     """Return the ids, cleaned, each once: "-" stands for a line of input, or for all lines of what is no terminal."""
     from ..node.data.spelling import clean
 

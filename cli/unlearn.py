@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
-from . import deletion_receipts, student, withdrawn
+from . import deletion_receipts, putting_off, student, withdrawn
 from .files import check_new, write_new
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import confirm, emit, facts, progress, recovery_price, say, table
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Withdraw this node's contributions; check any member's withdrawal.", no_args_is_help=True)
 app.command("subject")(student.subject)
+app.command("cancel")(putting_off.cancel)
 
 ComponentOption = Annotated[
     list[str] | None, typer.Option("--component", metavar="NAME", help="Only of this component; may be repeated.")
@@ -205,6 +206,10 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     def people(out: Any) -> None:
         if withdrawals["waiting_to_sign"]:
             out.print("This node's withdrawal waits until enough members are connected.")
+        if withdrawals["scheduled"]:
+            batches = [(b["local"], b["students"], b["updates"], b["pauses"]) for b in withdrawals["scheduled"]]
+            table(out, ("to come", "students", "updates", "then paused"), batches, empty="")
+            out.print()
         rows = [
             (
                 w["member"]["name"],

@@ -26,6 +26,7 @@ SMALL = (
     "invitations.json",
     "joining.json",
     "excluded.json",
+    "scheduled.json",
     "founding.bin",
     "invited.bin",
 )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..views.shapes_membership import MemberShown, Motions, Withdrawals
     from ..views.shapes_privacy import PrivacyShown
     from .replies import (
+        Cancelled,
         InvitationGiven,
         Invitations,
         InvitationWithdrawn,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         Settled,
         StudentsForgotten,
         StudentsLook,
+        StudentsPutOff,
         Submitted,
         TrainingResumed,
         WithdrawalAsked,
@@ -210,6 +212,15 @@ class Client:
     def look_for_students(self, *subjects: str) -> "StudentsLook":
         """Return what is known here of students, and which updates would be withdrawn; nothing is changed."""
         return cast("StudentsLook", self._call("POST", "/unlearn/look", {"subjects": subjects}, timeout=DIAL_TIMEOUT))
+
+    def put_students_off(self, at: int, pause: bool, *subjects: str) -> "StudentsPutOff":
+        """Leave students out, and withdraw the updates that saw any of them at a Unix time; `pause` training then."""
+        body = {"subjects": subjects, "at": at, "pause": pause}
+        return cast("StudentsPutOff", self._call("POST", "/unlearn/schedule", body, timeout=DIAL_TIMEOUT))
+
+    def cancel_students(self, *subjects: str) -> "Cancelled":
+        """Take back the withdrawals that are to come for students."""
+        return cast("Cancelled", self._call("POST", "/unlearn/cancel", {"subjects": subjects}, timeout=DIAL_TIMEOUT))
 
     def forget_students(self, *subjects: str) -> "StudentsForgotten":
         """Leave students out, and withdraw the updates that saw any of them, all at once."""

@@ -16,6 +16,7 @@ from ..home.invitations import IssuedInvitation
 from ..home.paths import Home
 from ..home.peers import load_peers
 from ..home.quiet import QuietHours
+from ..home.scheduled import Scheduled
 from ..network.counters import Counters
 from ..store.database import Store
 from ..unlearning.students import Seen
@@ -159,6 +160,19 @@ class Daemon(Protocol):
         """Leave students out from now on; return the updates that used their data."""
         ...
 
+    def put_off(self, at: int, pause: bool, /, *subjects: str) -> Awaitable[Seen]:
+        """Leave students out from now on, and withdraw the updates that used their data at a Unix time."""
+        ...
+
+    def cancel(self, *subjects: str) -> Awaitable[tuple[int, int]]:
+        """Take back withdrawals to come; return how many, and how many students are let in again."""
+        ...
+
+    @property
+    def scheduled(self) -> tuple[Scheduled, ...]:
+        """The withdrawals of students' updates that are still to come."""
+        ...
+
     def request_stop(self) -> None:
         """Stop in good order."""
         ...
@@ -183,6 +197,7 @@ def context_of(daemon: Daemon) -> Context:
         withheld=core.withheld,
         paused=core.paused,
         quiet=QuietHours(daemon.config.learning.quiet_hours),
+        scheduled=daemon.scheduled,
         unmatched=tuple(daemon.config.learning.idle_patterns(spec.name for spec in daemon.charter.components)),
         title=daemon.title,
     )

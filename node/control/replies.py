@@ -106,7 +106,8 @@ class WithdrawalCarried(TypedDict):
 class StudentsLook(OutOfReach):
     """What a node knows of students together; `in_data` is None if no learner has read the data.
 
-    `updates` are those that would be withdrawn.
+    `updates` are those that would be withdrawn; `scheduled` the Unix times at which that is to be done for any of them
+    already; `rounds_left`: so many rounds may close before that can wait no more, None where no round counts any.
     """
 
     in_data: bool | None
@@ -117,6 +118,8 @@ class StudentsLook(OutOfReach):
     own_updates: int
     own_rounds: int
     updates: list[str]
+    scheduled: list[int]
+    rounds_left: int | None
 
 
 class StudentsForgotten(OutOfReach):
@@ -129,6 +132,30 @@ class StudentsForgotten(OutOfReach):
     remaining: int
     of_unknown_students: int
     updates: list[str]
+
+
+class StudentsPutOff(OutOfReach):
+    """Students that are left out, and updates that are withdrawn at a time; `with_others`: requests for that time.
+
+    `rounds_left`: so many rounds may close before it is carried out early, so as not to miss the refold horizon; None
+    where no round counts any of them.
+    """
+
+    excluded: bool
+    in_data: bool | None
+    drawn: bool
+    at: int
+    will_withdraw: int
+    of_unknown_students: int
+    with_others: int
+    rounds_left: int | None
+
+
+class Cancelled(TypedDict):
+    """Requests to withdraw that were taken back, and students that are trained on again."""
+
+    cancelled: int
+    readmitted: int
 
 
 class TrainingResumed(TypedDict):

@@ -14,6 +14,7 @@ from .. import views
 from ..core import motions
 from ..core.events import Carry, ProposeMotion, RequestWithdrawal, ResumeTraining
 from ..data.spelling import clean
+from ..home.scheduled import FAR
 from ..unlearning.requests import (
     NOT_SIGNING,
     asked_scope,
@@ -22,6 +23,7 @@ from ..unlearning.requests import (
     list_of_texts,
     own_keys,
     rounds_again,
+    rounds_in_reach,
     sought_updates,
     update_authors,
     updates_ahead,
@@ -29,9 +31,11 @@ from ..unlearning.requests import (
 from .answers import answering, body_of
 from .facts import Daemon, context_of
 from .replies import (
+    Cancelled,
     Settled,
     StudentsForgotten,
     StudentsLook,
+    StudentsPutOff,
     TrainingResumed,
     WithdrawalAsked,
     WithdrawalCarried,
@@ -77,8 +81,35 @@ def routes(daemon: Daemon) -> list[Route]:
             "own_updates": sum(e.author in mine for r in rounds for e in r.entries) + sum(a in mine for a in ahead),
             "own_rounds": len({r.number for r in rounds if any(e.author in mine for e in r.entries)}),
             "updates": sorted(update.hex() for update in sought.whole),
+            "scheduled": list(seen.to_come),
+            "rounds_left": rounds_in_reach(daemon.core, sought.whole),
         }
         return JSONResponse(found)
+
+    async def put_off(request: Request) -> Response:
+        body = await body_of(request, {"subjects": list, "at": int, "pause": bool})
+        at, subjects = int(str(body["at"])), _subjects(body["subjects"])
+        if not 0 < at < FAR:
+            raise UsageError(f"there is no time {at}", "Give a Unix time, in seconds.")
+        seen = await daemon.put_off(at, bool(body["pause"]), *subjects)
+        sought = sought_updates(daemon.core, seen)
+        found: StudentsPutOff = {
+            "excluded": True,
+            "in_data": seen.in_data,
+            "drawn": seen.drawn,
+            "at": at,
+            "will_withdraw": len(sought.whole),
+            "of_unknown_students": sum(update in seen.unknown for update in sought.whole),
+            **sought.told,
+            "with_others": max(0, sum(request.at == at for request in daemon.scheduled) - len(subjects)),
+            "rounds_left": rounds_in_reach(daemon.core, sought.whole),
+        }
+        return JSONResponse(found, 202)
+
+    async def cancel(request: Request) -> Response:
+        cancelled, readmitted = await daemon.cancel(*await _students(request))
+        found: Cancelled = {"cancelled": cancelled, "readmitted": readmitted}
+        return JSONResponse(found, 202)
 
     async def students(request: Request) -> Response:
         seen = await daemon.exclude(*await _students(request))
@@ -173,6 +204,8 @@ def routes(daemon: Daemon) -> list[Route]:
         Route("/unlearn", answering(withdraw), methods=["POST"]),
         Route("/unlearn/look", answering(look), methods=["POST"]),
         Route("/unlearn/students", answering(students), methods=["POST"]),
+        Route("/unlearn/schedule", answering(put_off), methods=["POST"]),
+        Route("/unlearn/cancel", answering(cancel), methods=["POST"]),
         Route("/unlearn/resume", answering(resume), methods=["POST"]),
         Route("/unlearn/settled", answering(settled), methods=["POST"]),
         Route("/unlearn/motions", answering(propose), methods=["POST"]),
@@ -181,7 +214,11 @@ def routes(daemon: Daemon) -> list[Route]:
 
 
 async def _students(request: Request) -> list[str]:
-    subjects = list(map(clean, list_of_texts((await body_of(request, {"subjects": list}))["subjects"])))
+    return _subjects((await body_of(request, {"subjects": list}))["subjects"])
+
+
+def _subjects(value: object) -> list[str]:
+    subjects = list(map(clean, list_of_texts(value)))
     if not subjects or not all(0 < len(subject) <= MAX_ID for subject in subjects):
         raise UsageError(f"no students' ids: each has 1 to {MAX_ID} characters", "Name at least one.")
     return list(dict.fromkeys(subjects))

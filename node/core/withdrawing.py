@@ -5,8 +5,8 @@ from dataclasses import replace
 from ...consensus import withdrawal
 from ...consensus.ledger import names
 from ...consensus.withdrawal import of_all_keys
-from ...protocol.records import Withdrawal, WithdrawalStatement
-from ...protocol.signing import sign
+from ...protocol.records import Withdrawal, WithdrawalStatement, body_of
+from ...protocol.signing import open_gossip, sign
 from . import events as ev
 from . import removals, updates
 from .in_flight import InFlightUpdate
@@ -26,6 +26,10 @@ def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdr
     if state.withdraw_waits:
         state.withdraw_waits = False
         state.emit(ev.Persist(ev.PutFlag("withdraw", 0)))
+    if event.scope == "updates":  # what an own statement names that no block has yet is on its way
+        event = replace(event, updates=tuple(sorted(set(event.updates) - pending_updates(state))))
+        if not event.updates:
+            return
     statement = replace(event.terms(state.federation, state.me), through=state.head[0])
     height = state.ledger.height + 1
     if statement.scope == "all":
@@ -48,6 +52,18 @@ def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdr
         return  # nothing of it is in the ledger, or will be
     state.append(Withdrawal(sign(state.identity, statement).wire))
     state.notice("withdrawal-signed", scope=statement.scope, through=statement.through)
+
+
+def pending_updates(state: NodeState) -> set[bytes]:
+    """Return the updates that own withdrawals name which no block has yet."""
+    named = set[bytes]()
+    for record in state.pool.chain(state.me, state.ledger.heads):
+        if record.value.kind == "withdrawal":
+            body = body_of(record.value)
+            assert isinstance(body, Withdrawal)
+            signed = open_gossip(WithdrawalStatement, body.statement, state.federation, trusted=True)
+            named.update(signed.value.updates)
+    return named
 
 
 def _is_in_scope(terms: WithdrawalStatement, update: InFlightUpdate) -> bool:

@@ -26,7 +26,7 @@ from ...protocol.learning import POLICIES
 from ...protocol.names import person_problem
 from .. import toml
 from ..store.files import write_atomic
-from . import quiet
+from . import quiet, timetable
 from .addresses import check_advertised, check_listen, check_peer
 
 FORMAT = 1  # of config.toml
@@ -134,6 +134,13 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True)
+class Unlearning:
+    """[unlearning]: when scheduled withdrawals are carried out (timetable.py); "" for no fixed time."""
+
+    schedule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """[timing], in milliseconds."""
 
@@ -167,6 +174,7 @@ class Config:
     models: Models = field(default_factory=Models)
     log: Log = field(default_factory=Log)
     alarm: Alarm = field(default_factory=Alarm)
+    unlearning: Unlearning = field(default_factory=Unlearning)
     timing: Timing = field(default_factory=Timing)
     storage: Storage = field(default_factory=Storage)
     peers: Peers = field(default_factory=Peers)
@@ -272,6 +280,7 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, toml.Check[Any]]]] =
             "after_seconds": toml.whole(0, 86_400),
         },
     ),
+    "unlearning": (Unlearning, {"schedule": timetable.check}),
     "timing": (Timing, {"propose_ms": _MILLISECONDS, "idle_ms": _MILLISECONDS, "sync_ms": _MILLISECONDS}),
     "storage": (Storage, {"prune": toml.flag}),
     "peers": (Peers, {"addresses": toml.list_of("addresses", 0, 256, check_peer)}),
@@ -415,6 +424,11 @@ level = {_toml(c.log.level)}  # "debug", "info", "warning" or "error"
 command = {_toml(c.alarm.command)}  # as ["mail-admin", "--subject", "collegium"]
 webhook = {_toml(c.alarm.webhook)}  # in place of a command; it hears nothing that tells of the students
 after_seconds = {c.alarm.after_seconds}  # a problem has to last so long
+
+[unlearning]
+# When `collegium unlearn subject ID --scheduled` withdraws, all requests together: "02:00" (daily), "Sun 02:00", or
+# "1 02:00" (the first of each month), by local time.
+schedule = {_toml(c.unlearning.schedule)}
 
 [timing]  # milliseconds
 propose_ms = {c.timing.propose_ms}  # patience with a proposer in the first view

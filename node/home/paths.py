@@ -57,6 +57,11 @@ class Home:
         return self.root / "alarms.json"
 
     @property
+    def scheduled(self) -> Path:
+        """The withdrawals of students' updates that are still to come (scheduled.py)."""
+        return self.root / "scheduled.json"
+
+    @property
     def founding(self) -> Path:
         """Whom this node invited to found a federation, and what they said (node/founding/record.py)."""
         return self.root / "founding.bin"

@@ -28,6 +28,7 @@ from ..home.config import Config
 from ..home.paths import Home
 from ..home.policies import declared_lot, policies, wanted_components, why_idle
 from ..home.quiet import QuietHours
+from ..home.scheduled import Scheduled
 from ..network import Callbacks, Network, NetworkConfig, open_network
 from ..patience import in_thread, unless_scarce
 from ..store.database import Store
@@ -109,6 +110,7 @@ class Runtime:
         self.holdings = Holdings(home, config, self.core, self.notes, self.submit)
         self.exclusion = Exclusion(home, store, self.core, lambda: self.jobs.reopen())  # noqa: PLW0108 - made below
         self.look, self.exclude = self.exclusion.look, self.exclusion.exclude  # part of control/facts.py `Daemon`
+        self.put_off, self.cancel = self.exclusion.put_off, self.exclusion.cancel  # as well
         self.jobs = Jobs(home, config, self.core, self.holdings, self.notes, self.exclusion, self.submit, missing)
         self.spend_statements = SpendStatements()
         self.dialogue = Dialogue(self.core, store, self._turn, self.submit)
@@ -117,6 +119,11 @@ class Runtime:
     def learner(self) -> Learner:
         """The learner worker."""
         return self.jobs.learner
+
+    @property
+    def scheduled(self) -> tuple[Scheduled, ...]:
+        """The withdrawals of students' updates that are still to come."""
+        return self.exclusion.schedule.requests
 
     @property
     def data_missing(self) -> str:
@@ -182,6 +189,7 @@ class Runtime:
                 nursery.start_soon(self._await_data)
             nursery.start_soon(self._watch_notes)
             nursery.start_soon(keep_quiet, self.quiet_hours, self.submit)
+            nursery.start_soon(self.exclusion.carry_out, self.submit)
             self._follow_key()
             log.info(
                 "node started",

@@ -2,32 +2,49 @@
 
 The students drawn for an update are on disk before the update leaves (students.py). So the node knows which updates saw
 a student, and opens the worker again without that student.
+
+A withdrawal may be put off to a time (home/scheduled.py). The student is left out at once all the same. So the updates
+that saw the student are known then, and the id is not needed any more.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 
+import structlog
 import trio
 
 from ...consensus.ledger import Ledger
 from ...consensus.membership import earlier
-from ...crypto.errors import CorruptError
+from ...consensus.withdrawal import MAX_AT_A_HEIGHT
+from ...crypto.errors import CorruptError, RefusedError
+from ...protocol.records import MAX_UPDATES
 from ...protocol.signing import Signed
 from ...protocol.update import UpdateHeader
 from ..core import events as ev
 from ..core.state import NodeState
+from ..core.withdrawing import pending_updates
 from ..home import keys
 from ..home.paths import Home
+from ..home.scheduled import RESTORE as RESTORE_SCHEDULE
+from ..home.scheduled import Schedule, Scheduled, load_schedule, save_schedule
 from ..patience import in_thread
 from ..store.database import Store
 from ..store.errors import disk_errors
 from ..store.files import sync_folder
-from .students import NONE, RESTORE, Excluded, Manifests, Seen, exclude, load_excluded
+from .requests import rounds_in_reach, sought_updates
+from .students import NONE, RESTORE, Excluded, Manifests, Seen, exclude, load_excluded, readmit
 
-LEFT_OUT = "left-out"  # the flag of how many students are left out, and forgotten by private components
+LEFT_OUT = "left-out"  # the flag of how many students were ever left out, and forgotten by private components
+SCHEDULED = "scheduled"  # the flag of how many withdrawals were ever put off
+LOOK_EVERY = 5.0  # seconds between looks for a withdrawal whose time has come
+
+log = structlog.get_logger(__name__)
 
 
 class Exclusion:
-    """The students left out here. `reopen` restarts the learner without them; it returns when that is done."""
+    """The students left out here, and withdrawals to come. `reopen` restarts the learner without those students; it
+    returns when that is done."""
 
     def __init__(self, home: Home, store: Store, core: NodeState, reopen: Callable[[], Awaitable[None]]) -> None:
         self.home, self.store, self.core = home, store, core
@@ -35,20 +52,121 @@ class Exclusion:
         self.everybody: frozenset[str] | None = None  # in the data, left out or not; reported by the learner
         self._reopen = reopen
         self._excluding = trio.Lock()
+        self.schedule = load_schedule(home)
+        if self.schedule.total < store.flags().get(SCHEDULED, 0):
+            raise CorruptError(f"{home.scheduled} is lost or old: it lacks requests to withdraw", RESTORE_SCHEDULE)
         if not self.load()[1]:  # after a crash in between
             self._forget_private()
+        self._end_cancelled()
 
     async def exclude(self, *subjects: str) -> Seen:
         """Leave students out of all training from now on; return the updates that saw any of them.
 
         The worker restarts once, without them, so its work in progress is discarded. Private components' states are
-        deleted. Raises CorruptError.
+        deleted. A withdrawal that was put off for one of them is due now. Raises CorruptError.
         """
         async with self._excluding:  # one at a time: each waits for the end of the discarded training run
-            excluded, forgotten = await in_thread(self.load)
-            if not (forgotten and all(map(excluded.has, subjects))):
-                await self._begin_without(subjects)
+            excluded = await self._leave_out(subjects)
+            tags = set(map(excluded.tag, subjects))
+            if self.schedule.of(tags):
+                await in_thread(self._keep, self.schedule.at_once(tags, int(time.time())))
             return await self.look(*subjects)
+
+    async def put_off(self, at: int, pause: bool, *subjects: str) -> Seen:
+        """Leave students out from now on, and withdraw the updates that saw them `at` a Unix time.
+
+        `pause`: pause training then. In place of an earlier request for one of them. Raises CorruptError.
+        """
+        async with self._excluding:
+            before = (await in_thread(self.load))[0]
+            excluded, now = await self._leave_out(subjects), int(time.time())
+            requests = []
+            for subject in subjects:
+                tag = excluded.tag(subject)
+                earlier = self.schedule.of({tag})
+                fresh = earlier[0].fresh if earlier else not before.has(subject)
+                updates = sought_updates(self.core, await self.look(subject)).whole
+                requests.append(Scheduled(tag, at, now, tuple(updates), pause, fresh))
+            await in_thread(self._keep, self.schedule.put(requests))
+            return await self.look(*subjects)
+
+    async def cancel(self, *subjects: str) -> tuple[int, int]:
+        """Take back withdrawals that were put off; return how many, and how many students are let in again.
+
+        Raises RefusedError, and changes nothing, if one has none to come; CorruptError.
+        """
+        async with self._excluding:
+            excluded, now = (await in_thread(self.load))[0], time.time()
+            tags = set(map(excluded.tag, subjects))
+            open_ = {request.tag for request in self.schedule.of(tags) if request.at > now}
+            if open_ != tags:
+                number = 1 + next(n for n, subject in enumerate(subjects) if excluded.tag(subject) not in open_)
+                which = f"id {number} of {len(subjects)}" if len(subjects) > 1 else "this id"
+                raise RefusedError(
+                    f"no withdrawal is to come for {which}",
+                    "`collegium unlearn status` lists those to come by their times. One whose time has come, or that"
+                    " was carried out, cannot be taken back.",
+                )
+            await in_thread(self._keep, self.schedule.changed(tags, lambda request: replace(request, cancelled=True)))
+            readmitted = await in_thread(self._end_cancelled)
+            if readmitted:
+                await self._reopen()
+            return len(tags), readmitted
+
+    async def carry_out(self, submit: Callable[[ev.Event], None]) -> None:
+        """Withdraw what is due, until cancelled; each batch at one height, as far as a height takes it."""
+        while True:
+            if self._due():
+                async with self._excluding:
+                    await self._withdraw_due(submit)
+            await trio.sleep(LOOK_EVERY)
+
+    def _due(self) -> list[Scheduled]:
+        """Return the requests whose time has come, and those that would soon be beyond the refold horizon."""
+        now = time.time()
+        return [r for r in self.schedule.requests if r.at <= now or rounds_in_reach(self.core, r.updates) == 0]
+
+    async def _withdraw_due(self, submit: Callable[[ev.Event], None]) -> None:
+        due = self._due()
+        wanted = frozenset(update for request in due for update in request.updates)
+        whole = sought_updates(self.core, Seen(wanted, frozenset(), None)).whole
+        over = {request.tag for request in due if not set(whole).intersection(request.updates)}
+        if over:
+            log.info("withdrawals that were put off are carried out", students=len(over))
+            await in_thread(self._keep, self.schedule.without(over))
+        if not whole or not self.core.may_append() or pending_updates(self.core).intersection(whole):
+            return
+        tags = {request.tag for request in due}.difference(over)
+        await in_thread(self._keep, self.schedule.at_once(tags, int(time.time())))
+        gone = whole[: MAX_AT_A_HEIGHT * MAX_UPDATES]  # of more at one height the ledger takes none
+        log.info("a withdrawal that was put off begins", students=len(tags), updates=len(gone))
+        if any(request.pause for request in due):
+            submit(ev.SetPaused(True))
+        for start in range(0, len(gone), MAX_UPDATES):
+            submit(ev.RequestWithdrawal("updates", updates=tuple(gone[start : start + MAX_UPDATES])))
+
+    def _keep(self, schedule: Schedule) -> None:
+        """Write what is to come; durable on return."""
+        save_schedule(self.home, schedule)
+        self.store.apply([ev.PutFlag(SCHEDULED, schedule.total)])
+        self.schedule = schedule
+
+    def _end_cancelled(self) -> int:
+        """Let the students of cancelled requests in again, and end these; return how many are let in."""
+        cancelled = [request for request in self.schedule.requests if request.cancelled]
+        if not cancelled:
+            return 0
+        before = len(self.load()[0].tags)
+        after = len(readmit(self.home, {request.tag for request in cancelled if request.fresh}).tags)
+        self._keep(self.schedule.without({request.tag for request in cancelled}))
+        return before - after
+
+    async def _leave_out(self, subjects: Sequence[str]) -> Excluded:
+        excluded, forgotten = await in_thread(self.load)
+        if not (forgotten and all(map(excluded.has, subjects))):
+            await self._begin_without(subjects)
+            excluded = (await in_thread(self.load))[0]
+        return excluded
 
     async def look(self, *subjects: str) -> Seen:
         """Return the node's knowledge of students; changes nothing. Raises CorruptError."""
@@ -68,10 +186,10 @@ class Exclusion:
     def load(self) -> tuple[Excluded, bool]:
         """Return the students left out, and whether private components have forgotten them. Raises CorruptError."""
         found, noted = load_excluded(self.home), self.store.flags().get(LEFT_OUT, 0)
-        if len(found.tags) < noted:
+        if found.total < noted:
             path = self.home.root / "excluded.json"
-            raise CorruptError(f"{path} is lost or old: it names {len(found.tags)} students of {noted}", RESTORE)
-        return found, len(found.tags) == noted
+            raise CorruptError(f"{path} is lost or old: it names {found.total} students of {noted}", RESTORE)
+        return found, found.total == noted
 
     def _forget_private(self) -> None:
         """Delete the private components' states that learned from students now left out; note that it is done."""
@@ -81,7 +199,7 @@ class Exclusion:
                 for path in folder.iterdir():
                     path.unlink()
                 sync_folder(folder)
-        self.store.apply([ev.PutFlag(LEFT_OUT, len(self.load()[0].tags))])
+        self.store.apply([ev.PutFlag(LEFT_OUT, self.load()[0].total)])
 
     def _seen(self, subjects: Sequence[str], in_flight: Collection[Signed[UpdateHeader]], ledger: Ledger) -> Seen:
         own = {header.digest: header.value.manifest for header in (*in_flight, *self._own_headers())}
@@ -93,7 +211,9 @@ class Exclusion:
         unknown = frozenset(update for update in counted | own.keys() if own.get(update, NONE) not in here)
         seen = unknown.union(update for update, root in own.items() if root in saw)
         in_data = None if self.everybody is None else self.everybody.issuperset(subjects)
-        return Seen(seen, unknown, in_data, all(drawn), all(map(excluded.has, subjects)))
+        to_come = {request.at for request in self.schedule.of(set(map(excluded.tag, subjects)))}
+        left_out = all(map(excluded.has, subjects))
+        return Seen(seen, unknown, in_data, all(drawn), left_out, tuple(sorted(to_come)))
 
     def _own_keys(self, ledger: Ledger) -> set[bytes]:
         """Return this node's keys, with former ones: after a return with a new key the roll does not link them."""

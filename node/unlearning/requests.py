@@ -1,7 +1,7 @@
 """Withdrawal requests: their reach and cost at this node, checked before anything is signed."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -15,6 +15,7 @@ from ..core.events import RequestWithdrawal
 from ..core.state import NodeState
 from .students import Seen
 
+MARGIN = 3  # rounds before the refold horizon at which a withdrawal that was put off is carried out
 NOT_SIGNING = "Too few members are connected: see `collegium node status`, and try again."
 
 
@@ -88,6 +89,23 @@ def sought_updates(state: NodeState, seen: Seen) -> Sought:
             "beyond_refold_horizon": sum(counted.get(update) is False for update in seen.updates),
         },
     )
+
+
+def rounds_in_reach(state: NodeState, updates: Collection[bytes]) -> int | None:
+    """Return how many more rounds may close before one of these updates is too near the refold horizon to wait.
+
+    That is a tenth of the horizon, or MARGIN rounds, before it is out of reach. None if no round counts any of them, or
+    all that do are out of reach already.
+    """
+    wanted, horizon = set(updates), state.charter.rules.refold_horizon
+    left = [
+        r.number + horizon - c.round - 1
+        for c in state.ledger.components.values()
+        for r in c.rounds
+        if any(e.update in wanted for e in r.entries)
+    ]
+    reachable = [rounds for rounds in left if rounds >= 0]
+    return max(0, min(reachable) - max(MARGIN, horizon // 10)) if reachable else None
 
 
 def own_keys(state: NodeState) -> set[bytes]:

@@ -120,10 +120,23 @@ class Manifests:
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """The students left out of training and evaluation: tags of 32 bytes under one salt."""
+    """The students left out of training and evaluation: tags of 32 bytes under one salt.
+
+    `readmitted` counts those who were, and are no longer.
+    """
 
     salt: bytes = b""
     tags: frozenset[bytes] = frozenset()
+    readmitted: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many were ever left out: the database knows this number, so that a lost file is noticed."""
+        return len(self.tags) + self.readmitted
+
+    def tag(self, subject: str) -> bytes:
+        """Return the tag that a student has here, left out or not."""
+        return _long(self.salt, subject)
 
     def has(self, subject: str) -> bool:
         """Whether a student is left out."""
@@ -136,7 +149,7 @@ class Seen:
 
     The students of an `unknown` update are not known: it counts as having seen all. `in_data`: whether the data have
     all these ids; None if no learner has read them. `drawn`: whether a manifest on this disk has each. `left_out`:
-    whether all are left out of training.
+    whether all are left out of training. `to_come`: the Unix times at which withdrawals for them are to be made.
     """
 
     updates: frozenset[bytes]
@@ -144,6 +157,7 @@ class Seen:
     in_data: bool | None
     drawn: bool = False
     left_out: bool = False
+    to_come: tuple[int, ...] = ()
 
 
 def _long(salt: bytes, subject: str) -> bytes:
@@ -161,11 +175,12 @@ def load_excluded(home: Home) -> Excluded:
     try:
         found = json.loads(data or b"")
         salt, tags = bytes.fromhex(found["salt"]), frozenset(map(bytes.fromhex, found["tags"]))
+        readmitted = int(found.get("readmitted", 0))
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{path} is damaged", RESTORE) from error
-    if len(salt) != 32 or any(len(item) != 32 for item in tags):
+    if len(salt) != 32 or any(len(item) != 32 for item in tags) or readmitted < 0:
         raise CorruptError(f"{path} is damaged", RESTORE)
-    return Excluded(salt, tags)
+    return Excluded(salt, tags, readmitted)
 
 
 def exclude(home: Home, *subjects: str) -> Excluded:
@@ -173,10 +188,25 @@ def exclude(home: Home, *subjects: str) -> Excluded:
     with _alone(home):
         known = load_excluded(home)
         salt = known.salt or os.urandom(32)
-        grown = Excluded(salt, known.tags | {_long(salt, subject) for subject in subjects})
-        text = json.dumps({"salt": salt.hex(), "tags": sorted(item.hex() for item in grown.tags)}, indent=1) + "\n"
-        write_atomic(home.root / "excluded.json", text.encode())
+        grown = Excluded(salt, known.tags | {_long(salt, subject) for subject in subjects}, known.readmitted)
+        _save(home, grown)
     return grown
+
+
+def readmit(home: Home, tags: Collection[bytes]) -> Excluded:
+    """Let students in again; durable on return. Only those whose withdrawal was cancelled before its time are."""
+    with _alone(home):
+        known = load_excluded(home)
+        kept = known.tags.difference(tags)
+        fewer = Excluded(known.salt, kept, known.readmitted + len(known.tags) - len(kept))
+        _save(home, fewer)
+    return fewer
+
+
+def _save(home: Home, excluded: Excluded) -> None:
+    tags = sorted(item.hex() for item in excluded.tags)
+    text = json.dumps({"salt": excluded.salt.hex(), "readmitted": excluded.readmitted, "tags": tags}, indent=1) + "\n"
+    write_atomic(home.root / "excluded.json", text.encode())
 
 
 @contextmanager

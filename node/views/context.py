@@ -11,6 +11,7 @@ from ...protocol.charter import Charter
 from ..core.reasons import Reason
 from ..core.state import PAUSED_FLAG
 from ..home.quiet import QuietHours
+from ..home.scheduled import Scheduled
 from ..store.database import Store
 from .note import Note
 from .shapes import MemberName
@@ -89,6 +90,7 @@ class Context:
     withheld: Mapping[str, str] | None = None
     paused: bool = False  # by its operator: nothing is trained until `collegium node resume`
     quiet: QuietHours = field(default_factory=QuietHours)  # of its configuration
+    scheduled: tuple[Scheduled, ...] = ()  # withdrawals of students' updates that are still to come
     unmatched: tuple[str, ...] = ()  # patterns of `engage` in config.toml that match no component
     title: str = ""  # the name in this node's application, if it joined by invitation
 

@@ -23,6 +23,7 @@ class NoteKind(StrEnum):
     PAUSED = "paused"
     QUIET_HOURS = "quiet-hours"
     QUIET_MISSES_ROUNDS = "quiet-hours-miss-rounds"
+    WITHDRAWAL_SCHEDULED = "withdrawal-scheduled"
     APPLICATION_WAITS = "application-waits"
     CATCHING_UP = "catching-up"
     TAKING_STATES = "taking-states"
@@ -51,7 +52,13 @@ class NoteKind(StrEnum):
     def level(self) -> Level:
         """The level of every note of this kind."""
         match self:
-            case NoteKind.CATCHING_UP | NoteKind.TAKING_STATES | NoteKind.STATES_UNCERTIFIED | NoteKind.QUIET_HOURS:
+            case (
+                NoteKind.CATCHING_UP
+                | NoteKind.TAKING_STATES
+                | NoteKind.STATES_UNCERTIFIED
+                | NoteKind.QUIET_HOURS
+                | NoteKind.WITHDRAWAL_SCHEDULED
+            ):
                 return Level.INFO
             case NoteKind.LEARNER_FAILED | NoteKind.TOO_FEW_CONNECTED | NoteKind.STATE_DIFFERS:
                 return Level.CRITICAL
@@ -85,7 +92,11 @@ class NoteKind(StrEnum):
                 assert_never(self)
 
 
-OF_THE_DATA = {NoteKind.STUDENTS_LEFT_OUT, NoteKind.DECLARED_OTHERWISE}  # whether they are there tells of the students
+OF_THE_DATA = {  # whether they are there tells of the students
+    NoteKind.STUDENTS_LEFT_OUT,
+    NoteKind.DECLARED_OTHERWISE,
+    NoteKind.WITHDRAWAL_SCHEDULED,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from .membership import sentence
 from .note import Note, NoteKind
 from .quiet import quiet_notes
 from .training import listed, remarks
+from .unlearn import scheduled_notes
 
 SOON = 3  # rounds: a budget that lasts for no more gets a note
 _BY_ITSELF = "It goes on by itself."
@@ -54,7 +55,7 @@ def notes(context: Context) -> list[Note]:
         for motion in ledger.roll.motions
         if motion.action == "expel" and motion.subject == context.me
     ]
-    shown += paused(context.paused) + quiet_notes(context)
+    shown += paused(context.paused) + quiet_notes(context) + scheduled_notes(context)
     if live is not None:
         shown += _running(context, live)
     return shown + remarks(context) + _uncertified_notes(context)

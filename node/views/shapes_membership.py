@@ -39,10 +39,24 @@ class WithdrawalShown(TypedDict):
     components: list[WithdrawnComponent]
 
 
+class ScheduledBatch(TypedDict):
+    """Withdrawals for students that this node carries out together: when, for how many, of how many updates.
+
+    `local` is the time in this machine's zone, in words; `pauses` whether training is paused with it.
+    """
+
+    at: str
+    local: str
+    students: int
+    updates: int
+    pauses: bool
+
+
 class Withdrawals(TypedDict):
-    """Every withdrawal, and whether one of this node's own waits to be signed."""
+    """Every withdrawal, whether one of this node's own waits to be signed, and its own that are still to come."""
 
     waiting_to_sign: bool
+    scheduled: list[ScheduledBatch]
     withdrawals: list[WithdrawalShown]
 
 

@@ -1,17 +1,58 @@
 """Withdrawals: agreed, refolded, certified, erased."""
 
+import time
+from datetime import datetime
+
 from ...consensus.ledger import Withdrawn, names
-from .context import Context, moment
+from ..home.scheduled import Scheduled
+from ..words import counted
+from .context import Context, local, moment
 from .membership import scope
-from .shapes_membership import Withdrawals, WithdrawalShown, WithdrawnComponent
+from .note import Note, NoteKind
+from .shapes_membership import ScheduledBatch, Withdrawals, WithdrawalShown, WithdrawnComponent
 
 
 def unlearn(context: Context) -> Withdrawals:
-    """Return every withdrawal in the ledger with its progress, and whether an own one waits to be signed."""
+    """Return every withdrawal in the ledger with its progress, and this node's own that are still to come."""
     return {
         "waiting_to_sign": bool(context.store.flags().get("withdraw", 0)),
+        "scheduled": scheduled(context),
         "withdrawals": [_withdrawal(context, withdrawal) for withdrawal in context.ledger.withdrawn],
     }
+
+
+def scheduled(context: Context) -> list[ScheduledBatch]:
+    """Return the withdrawals of students' updates that are still to come, by their times."""
+    batches: dict[int, list[Scheduled]] = {}
+    for request in context.scheduled:
+        batches.setdefault(request.at, []).append(request)
+    return [
+        {
+            "at": moment(float(at)) or "",
+            "local": local(datetime.fromtimestamp(at)),
+            "students": len(batch),
+            "updates": len({update for request in batch for update in request.updates}),
+            "pauses": any(request.pause for request in batch),
+        }
+        for at, batch in sorted(batches.items())
+    ]
+
+
+def scheduled_notes(context: Context) -> list[Note]:
+    """Return a note for each time at which this node is to withdraw."""
+    return [
+        Note(
+            NoteKind.WITHDRAWAL_SCHEDULED,
+            f"{counted(batch['students'], 'student is', 'students are')} left out, and"
+            f" {counted(batch['updates'], 'update')} that saw them"
+            f" {'is' if batch['updates'] == 1 else 'are'} withdrawn {'at' if ahead else 'now: due since'}"
+            f" {batch['local']}.",
+            "`collegium unlearn cancel ID` takes a request back before its time." if ahead else "",
+            batch["at"],
+        )
+        for batch in scheduled(context)
+        for ahead in [datetime.fromisoformat(batch["at"]).timestamp() > time.time()]
+    ]
 
 
 def _withdrawal(context: Context, withdrawal: Withdrawn) -> WithdrawalShown:

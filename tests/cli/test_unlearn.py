@@ -1,6 +1,7 @@
 """One student is forgotten, as the command tells it: what it waits for, what it warns of, and the receipt's key."""
 
 import io
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,9 @@ class FakeClient:
         self.updates = ["aa" * 32, "bb" * 32]
         self.known: set[str] = set()  # who is in the data, whatever is told of all
         self.strangers: set[str] = set()  # who is nowhere, whatever is told of all
+        self.put_off: tuple[int, bool, tuple[str, ...]] | None = None
+        self.cancelled: tuple[str, ...] = ()
+        self.paused = False
 
     def status(self) -> dict[str, object]:
         return {}
@@ -79,7 +83,30 @@ class FakeClient:
         here: dict[str, object] = {"in_data": True} if self.known.issuperset(subjects) else {}
         if self.strangers.intersection(subjects):
             here = {"in_data": False, "drawn": False, "would_withdraw": 0}
-        return {**student, "own_updates": 3, "own_rounds": 3, "updates": self.updates, **self.sent, **here}
+        more = {"own_updates": 3, "own_rounds": 3, "updates": self.updates, "scheduled": [], "rounds_left": 90}
+        return {**student, **more, **self.sent, **here}
+
+    def withdrawals(self) -> dict[str, object]:
+        return {"scheduled": [{"students": 2, "local": "Sun 2099-09-06 02:00 UTC"}]}
+
+    def put_students_off(self, at: int, pause: bool, *subjects: str) -> dict[str, object]:
+        self.put_off = (at, pause, subjects)
+        plain = {"excluded": True, "in_data": True, "drawn": True, "at": at, "will_withdraw": 2, "with_others": 1}
+        return {
+            **plain,
+            "of_unknown_students": 0,
+            "under_former_keys": {},
+            "beyond_refold_horizon": 0,
+            "rounds_left": 90,
+        }
+
+    def cancel_students(self, *subjects: str) -> dict[str, object]:
+        self.cancelled = subjects
+        return {"cancelled": len(subjects), "readmitted": 1}
+
+    def set_paused(self, *, on: bool) -> dict[str, object]:
+        self.paused = on
+        return {"was": False, "training": False}
 
     def forget_students(self, *subjects: str) -> dict[str, object]:
         self.forgotten.extend(subjects)
@@ -184,6 +211,84 @@ def test_several_students_are_one_withdrawal(run: "Run", home: Home, monkeypatch
     client = FakeClient([True])
     assert forget(run, home, monkeypatch, client, "-").code == 0
     assert client.forgotten == ["anna", "ben", "cleo"]
+
+
+def test_a_withdrawal_is_put_off_to_a_time(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, moment = FakeClient([True]), datetime.now().replace(microsecond=0) + timedelta(days=3)
+    answer = forget(run, home, monkeypatch, client, "--at", moment.isoformat(), "--json")
+    assert (answer.code, client.requests) == (0, 0), answer.err
+    assert client.put_off == (int(moment.timestamp()), False, ("anna",))
+    assert datetime.fromisoformat(answer.value["at"]) == moment.astimezone()
+    answer = forget(run, home, monkeypatch, client, "ben", "--at", moment.isoformat(), "--no-retrain")
+    later = client.put_off
+    assert (later[1], list(later[2])) == (True, ["anna", "ben"])
+    text = " ".join(answer.out.split())
+    assert "2 updates will be withdrawn at" in text
+    assert "with 1 other request" in text
+    assert "more than 90 rounds are left before these updates leave the federation's refold horizon" in text
+    assert "`collegium unlearn cancel ID`" in text
+    assert run("unlearn", "cancel", "anna", "ben", "--yes", "--home", home.root).out == (
+        "2 requests taken back; 1 student trained on again\n"
+    )
+    assert client.cancelled == ("anna", "ben")
+
+
+def test_the_time_of_the_configuration_is_taken_if_there_is_one(
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = FakeClient([True])
+    refused = forget(run, home, monkeypatch, client, "--scheduled")
+    assert (refused.code, client.put_off) == (2, None)
+    assert "[unlearning] schedule" in refused.err
+    config = home.config.read_text()
+    home.config.write_text(config.replace('schedule = ""', 'schedule = "Sun 02:00"'))
+    assert forget(run, home, monkeypatch, client, "--scheduled").code == 0
+    assert client.put_off is not None
+    due = datetime.fromtimestamp(client.put_off[0])
+    assert (due.weekday(), due.hour, 0 < (due - datetime.now()).days < 8 or due > datetime.now()) == (6, 2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--at", "tomorrow"), "is no time"),
+        (("--at", "2020-01-01T02:00"), "that is over"),
+        (("--at", "2999-01-01T02:00"), "more than 366 days ahead"),
+        (("--at", "2026-01-01", "--scheduled"), "do not go together"),
+    ],
+)
+def test_what_is_no_time_to_come_is_refused(
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    client = FakeClient([True])
+    refused = forget(run, home, monkeypatch, client, *words)
+    assert (refused.code, said in refused.err, client.forgotten, client.put_off) == (2, True, [], None)
+
+
+def test_no_receipt_is_written_before_the_withdrawal(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    soon = (datetime.now() + timedelta(days=1)).isoformat()
+    refused = forget(run, home, monkeypatch, FakeClient([True]), "--at", soon, "--out", home.root / "receipt")
+    assert (refused.code, "only after the withdrawal" in refused.err) == (2, True)
+
+
+def test_to_withdraw_and_not_to_train_again_pauses_the_node(
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = FakeClient([True])
+    assert forget(run, home, monkeypatch, client, "--no-retrain").code == 0
+    assert (client.paused, client.forgotten) == (True, ["anna"])
+
+
+def test_whoever_is_asked_is_told_what_there_is(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake terminal: the question is answered with no."""
+    client = FakeClient([True])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    monkeypatch.setattr("collegium.node.control.client.Client", lambda opened: client)
+    answer = run("unlearn", "subject", "anna", "--no-measure", "--home", home.root)
+    assert (answer.code, client.forgotten) == (5, [])
+    for text in ("now: withdraw and fold again", "--at TIME: leave", "To come: 2 students at Sun", "--no-retrain"):
+        assert text in answer.err, text
 
 
 def test_one_mistyped_id_of_several_changes_nothing(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

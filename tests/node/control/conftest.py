@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from collegium.crypto.errors import RefusedError, UnreachableError
+from collegium.crypto.hashing import sha256
 from collegium.node.core import events as ev
 from collegium.node.core.state import NodeState
 from collegium.node.home import Config, Home
+from collegium.node.home.scheduled import Scheduled
 from collegium.node.network import Counters
 from collegium.node.runtime.admission import Admission
 from collegium.node.store import Store
@@ -74,6 +76,7 @@ class FakeDaemon:
         self.stops = 0
         self.refreshed = 0
         self.excluded: list[str] = []
+        self.scheduled: tuple[Scheduled, ...] = ()
         self.seen = Seen(frozenset(), frozenset(), None)
 
     def submit(self, event: ev.Event) -> None:
@@ -85,6 +88,15 @@ class FakeDaemon:
     async def exclude(self, *subjects: str) -> Seen:
         self.excluded.extend(subjects)
         return self.seen
+
+    async def put_off(self, at: int, pause: bool, /, *subjects: str) -> Seen:
+        made = (Scheduled(sha256(s.encode()), at, 0, tuple(sorted(self.seen.updates)), pause) for s in subjects)
+        self.scheduled = (*self.scheduled, *made)
+        return await self.exclude(*subjects)
+
+    async def cancel(self, *subjects: str) -> tuple[int, int]:
+        self.scheduled = ()
+        return len(subjects), len(subjects)
 
     def request_stop(self) -> None:
         self.stops += 1

@@ -367,6 +367,32 @@ def test_a_student_is_left_out_and_what_saw_them_withdrawn(daemon: "FakeDaemon")
     assert daemon.excluded == ["s-17"]
 
 
+def test_a_withdrawal_is_put_off_with_others_and_taken_back(daemon: "FakeDaemon") -> None:
+    component = next(iter(daemon.core.ledger.components.values()))
+    mine = [e.update for r in component.rounds for e in r.entries if e.author == daemon.core.me]
+    first = min(r.number for r in component.rounds for e in r.entries if e.author == daemon.core.me)
+    wait = daemon.charter.rules.refold_horizon * 9 // 10 - 1 - (component.round - first)
+    daemon.seen = Seen(frozenset(mine), frozenset(), in_data=True, to_come=(7,))
+    assert call(daemon, "POST", "/unlearn/look", json={"subjects": ["s-17"]}).json()["scheduled"] == [7]
+    at = 2_000_000_000
+    for others, name in enumerate(("s-17", "s-18")):
+        body = {"subjects": [name], "at": at, "pause": name == "s-18"}
+        answer = call(daemon, "POST", "/unlearn/schedule", json=body)
+        assert (answer.status_code, answer.json()["will_withdraw"]) == (202, len(mine))
+        assert (answer.json()["with_others"], answer.json()["rounds_left"]) == (others, wait)
+    assert (daemon.excluded, daemon.submitted) == (["s-17", "s-18"], []), "left out now, withdrawn later"
+    (batch,) = call(daemon, "GET", "/unlearn").json()["scheduled"]
+    assert (batch["at"], batch["students"], batch["updates"]) == ("2033-05-18T03:33:20.000Z", 2, len(mine))
+    assert batch["pauses"]
+    (found,) = [f for f in call(daemon, "GET", "/status").json()["findings"] if f["kind"] == "withdrawal-scheduled"]
+    assert (found["level"], "2 students are left out, and" in found["found"]) == ("info", True)
+    for wrong in ({"at": 0}, {"at": 2**60}, {"subjects": [""]}):
+        body = {"subjects": ["s-17"], "at": at, "pause": False, **wrong}
+        assert call(daemon, "POST", "/unlearn/schedule", json=body).json()["exit_code"] == 2
+    answer = call(daemon, "POST", "/unlearn/cancel", json={"subjects": ["s-17", "s-18"]})
+    assert answer.json() == {"cancelled": 2, "readmitted": 2}
+
+
 def test_updates_beyond_the_refold_horizon_are_told_and_not_withdrawn(
     daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch
 ) -> None:

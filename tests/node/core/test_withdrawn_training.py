@@ -94,3 +94,16 @@ def counted(core: NodeState) -> dict[tuple[str, int], bytes]:
     return {
         (c.name, r.number): e.update for c in components for r in c.rounds for e in r.entries if e.author == core.me
     }
+
+
+def test_what_is_withdrawn_already_is_not_signed_for_again() -> None:
+    """By the daemon, for a withdrawal that was put off, and by its operator at the same moment."""
+    cluster = Cluster(4, 3, Invariants, rounds=8)
+    cluster.start()
+    node = cluster.nodes[0]
+    assert cluster.run(lambda: cluster.all_closed(2))
+    assert node.core is not None
+    asked = ev.RequestWithdrawal("updates", updates=tuple(sorted(counted(node.core).values())))
+    handle(node.core, [asked, asked], cluster.now)
+    records = node.core.pool.chain(node.core.me, node.core.ledger.heads)
+    assert [record.value.kind for record in records].count("withdrawal") == 1

@@ -23,6 +23,7 @@ from collegium.node.home.config import (
     Peers,
     Privacy,
     Timing,
+    Unlearning,
     default_text,
     load,
     parse,
@@ -49,6 +50,7 @@ FULL = Config(
     models=Models((("all/Mini.LM", Path("models/mini")), ('b "c"', Path("/d")))),
     log=Log("json", "debug"),
     alarm=Alarm((), "https://example.org:8443/hook?a=b", 0),
+    unlearning=Unlearning("Sun 02:00"),
     timing=Timing(10, 3_600_000, 99),
     peers=Peers((PEER,)),
 )

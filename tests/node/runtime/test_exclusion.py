@@ -1,5 +1,8 @@
 """What the daemon does when one student is to be left out: one at a time, with nothing kept that learned from them."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +11,8 @@ from typing import Any
 import pytest
 import trio
 
-from collegium.crypto.errors import CorruptError
+from collegium.consensus.components import Entry, Round
+from collegium.crypto.errors import CorruptError, RefusedError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.crypto.keyfile import seal
@@ -222,5 +226,148 @@ def test_a_list_of_who_is_left_out_that_is_lost_is_not_taken_for_empty(runtime: 
         exclude(runtime.home, WHO)  # an old backup of it
     with pytest.raises(CorruptError, match="lost or old"):
         trio.run(runtime.exclude, "student-9")
+    with pytest.raises(CorruptError, match="lost or old"):
+        again(runtime)
+
+
+# ---- withdrawals that are put off
+
+FAR = 2_000_000_000  # a time to come, in Unix seconds
+
+
+def sent_with(runtime: Any, *students: str, round_: int = 1) -> bytes:
+    """An update in flight that saw these students."""
+    made = header(runtime, runtime.exclusion.manifests.put(students), round_)
+    runtime.store.apply([ev.PutHeader(made)])
+    runtime.core.in_flight[made.digest] = InFlightUpdate(made)
+    return made.digest
+
+
+def looks(runtime: Any, seconds: float = 0.0) -> list[ev.Event]:
+    """What the daemon hands to its core when it looks for what is due, at a clock so far ahead."""
+    submitted: list[ev.Event] = []
+
+    async def once() -> None:
+        with trio.move_on_after(0.5), time_ahead(seconds):
+            await runtime.exclusion.carry_out(submitted.append)
+
+    trio.run(once)
+    return submitted
+
+
+@contextmanager
+def time_ahead(seconds: float) -> Iterator[None]:
+    real = time.time
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("collegium.node.unlearning.exclusion.time.time", lambda: real() + seconds)
+        yield
+
+
+def test_who_is_put_off_is_left_out_at_once_and_withdrawn_in_its_time_across_a_restart(runtime: Any) -> None:
+    seen, other = sent_with(runtime, WHO), sent_with(runtime, OTHER, round_=2)
+    before = int(time.time())
+    assert trio.run(runtime.put_off, FAR, False, WHO).updates == {seen}
+    assert load_excluded(runtime.home).has(WHO)
+    assert looks(runtime) == []
+    assert WHO not in runtime.home.scheduled.read_text(), "no id is on the disk"
+    after = again(runtime)
+    (request,) = after.scheduled
+    assert (request.updates, request.at, request.asked >= before) == ((seen,), FAR, True)
+    after.core.in_flight.update(runtime.core.in_flight)
+    assert looks(after, FAR) == [], "nothing is asked for before it can be signed"
+    after.core.signing = True
+    assert looks(after, FAR) == [ev.RequestWithdrawal("updates", updates=(seen,))]
+    del after.core.in_flight[seen]
+    assert other in after.core.in_flight
+    assert looks(after, FAR) == []
+    assert after.scheduled == (), "it is over when the updates count nowhere"
+    assert again(after).scheduled == ()
+    assert load_excluded(runtime.home).has(WHO), "left out for good"
+
+
+def test_all_that_are_due_are_one_batch_and_the_node_pauses_if_one_asked_for_it(runtime: Any) -> None:
+    updates = sorted(sent_with(runtime, name, round_=n) for n, name in enumerate((WHO, OTHER), 1))
+    trio.run(runtime.put_off, FAR, False, WHO)
+    trio.run(runtime.put_off, FAR - 1, True, OTHER)
+    later = sent_with(runtime, "student-9", round_=3)
+    trio.run(runtime.put_off, FAR + 1_000_000, False, "student-9")
+    runtime.core.signing = True
+    ahead = FAR + 1 - time.time()
+    assert looks(runtime, ahead) == [
+        ev.SetPaused(True),
+        ev.RequestWithdrawal("updates", updates=tuple(updates)),
+    ]
+    assert [request.updates for request in runtime.scheduled if request.at > FAR] == [(later,)]
+
+
+def test_it_is_made_before_its_time_where_an_update_would_leave_the_refold_horizon(runtime: Any) -> None:
+    seen = sent_with(runtime, WHO)
+    ledger, horizon = runtime.core.ledger, runtime.core.charter.rules.refold_horizon
+    trio.run(runtime.put_off, FAR, False, WHO)
+    runtime.core.signing = True
+
+    def in_round_one(closed: int) -> list[ev.Event]:
+        entry = Entry(seen, runtime.core.me, bytes(32), 9, 0, 1)
+        component = replace(ledger.components[T], round=closed, rounds=(Round(1, 1, (entry,), 0, bytes(32)),))
+        runtime.core.ledger = replace(ledger, components={**ledger.components, T: component})
+        return looks(runtime)
+
+    margin = max(3, horizon // 10)
+    assert in_round_one(horizon - margin - 1) == []
+    assert in_round_one(horizon - margin) == [ev.RequestWithdrawal("updates", updates=(seen,))]
+
+
+def test_a_request_that_is_cancelled_lets_the_student_in_again_and_no_other(runtime: Any) -> None:
+    sent_with(runtime, WHO, OTHER)
+    trio.run(runtime.exclude, OTHER)
+    trio.run(runtime.put_off, FAR, False, WHO)
+    trio.run(runtime.put_off, FAR, False, OTHER)
+    with pytest.raises(RefusedError, match="id 2 of 2"):
+        trio.run(runtime.cancel, WHO, "student-9")
+    assert len(runtime.scheduled) == 2
+    assert trio.run(runtime.cancel, WHO, OTHER) == (2, 1)
+    left_out = load_excluded(runtime.home)
+    assert (left_out.has(WHO), left_out.has(OTHER)) == (False, True), "who was removed before stays out"
+    after = again(runtime)
+    assert after.scheduled == ()
+    with pytest.raises(RefusedError, match="no withdrawal is to come"):
+        trio.run(after.cancel, WHO)
+
+
+def test_a_cancellation_goes_on_after_a_crash(runtime: Any) -> None:
+    trio.run(runtime.put_off, FAR, False, WHO)
+    (request,) = runtime.scheduled
+    runtime.exclusion._keep(runtime.exclusion.schedule.put([replace(request, cancelled=True)]))
+    assert again(runtime).scheduled == ()
+    assert not load_excluded(runtime.home).has(WHO)
+
+
+def test_who_is_removed_now_after_all_is_due_and_cannot_be_let_in_again(runtime: Any) -> None:
+    seen = sent_with(runtime, WHO)
+    trio.run(runtime.put_off, FAR, False, WHO)
+    assert trio.run(runtime.exclude, WHO).updates == {seen}
+    with pytest.raises(RefusedError, match="cannot be taken back"):
+        trio.run(runtime.cancel, WHO)
+    runtime.core.signing = True
+    assert looks(runtime) == [ev.RequestWithdrawal("updates", updates=(seen,))], "as if the command had been killed"
+
+
+def test_a_second_request_takes_the_place_of_the_first(runtime: Any) -> None:
+    sent_with(runtime, WHO)
+    trio.run(runtime.put_off, FAR, False, WHO)
+    trio.run(runtime.put_off, FAR + 5, True, WHO)
+    (request,) = runtime.scheduled
+    assert (request.at, request.pause, request.fresh) == (FAR + 5, True, True)
+
+
+def test_a_list_of_what_is_to_be_withdrawn_that_is_lost_or_damaged_stops_the_daemon(runtime: Any) -> None:
+    trio.run(runtime.put_off, FAR, False, WHO)
+    path = runtime.home.scheduled
+    kept = path.read_bytes()
+    for damage in (kept[:-9], kept.replace(b'"at"', b'"to"'), b'{"over": -1, "requests": []}'):
+        path.write_bytes(damage)
+        with pytest.raises(CorruptError, match="damaged"):
+            again(runtime)
+    path.unlink()
     with pytest.raises(CorruptError, match="lost or old"):
         again(runtime)

@@ -1,6 +1,7 @@
 """One student is forgotten by real daemons: withdrawn, trained without, shown to be absent (design.md section 9)."""
 
 import io
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -75,8 +76,29 @@ def test_g7_a_student_is_forgotten_and_gets_a_receipt(federation: Make) -> None:
     assert Client(home).forget_students("nobody")["in_data"] is False
     for _ in range(3):  # each time the worker begins anew
         assert Client(home).forget_students(WHO)["withdrawn_updates"] == 0, "again changes nothing"
+    _put_off(four, school)
     last = max(r for view in four.look() for (_, r) in view.notes)
     four.wait(lambda: school_counts(four, me, last + 1))
+
+
+def _put_off(four: Any, school: Any) -> None:
+    """Another student's withdrawal, in some seconds: left out at once, withdrawn by the daemon itself."""
+    client = Client(school.home)
+
+    def counted() -> set[bytes]:
+        components = fold_ledger(school, four.charter).components.values()
+        return {e.update for c in components for r in c.rounds for e in r.entries}
+
+    at = int(time.time()) + 5
+    updates = set(map(bytes.fromhex, client.look_for_students("student-9")["updates"]))
+    sent = client.put_students_off(at, False, "student-9")
+    assert sent["will_withdraw"] >= len(updates) > 0
+    (batch,) = client.withdrawals()["scheduled"]
+    assert (batch["students"], batch["updates"]) == (1, sent["will_withdraw"])
+    four.wait(lambda: not client.withdrawals()["scheduled"])
+    assert time.time() > at
+    assert not updates & counted()
+    assert client.look_for_students("student-9")["left_out"]
 
 
 def school_counts(four: Any, me: bytes, since: int) -> bool:
