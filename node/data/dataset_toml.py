@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .entries import TableEntry
+from .manifest import MAX_TEXTS
 from .propose import Choice, Proposal
 from .sensitive import ascii_of
 
@@ -152,6 +153,10 @@ def _modalities(proposal: Proposal) -> list[str]:
         elif first.use == "text":
             note = "only the beginning of a long text is read"
             lines += _line_with_note(f"columns = {_list([choice.seen.column for choice in choices])}", note)
+            if order := proposal.persons.ordered.get(table):
+                lines += _line_with_note(f"order = {text_of(order)}", "of a student's texts, from the oldest on")
+                most = min(proposal.steps[table], MAX_TEXTS)
+                lines += _line_with_note(f"texts = {most}", f"of a student; the last ones are read. {UNSTATED}")
         elif first.seen.kind == "pixels" and first.bounds:
             low, high = map(number_of, first.bounds)
             lines += [f"prefix = {text_of(first.seen.column)}", f"low = {low}", f"high = {high}"]

@@ -28,6 +28,8 @@ def modality_layout(entry: ModalityEntry) -> Layout:
         layout |= {"max_len": entry.max_len, "resample": int(entry.resample)}
     elif entry.kind == "text":
         layout["columns"] = list(entry.segments)
+        if entry.order:
+            layout |= {"order": entry.order, "texts": entry.texts, "separator": entry.separator}
     elif entry.kind == "image":
         layout |= {"prefix": entry.prefix, "low": repr(float(entry.low)), "high": repr(float(entry.high))}
         layout |= {"size": entry.size, "invert": int(entry.invert)}

@@ -21,12 +21,13 @@ FORMAT = 1
 MODALITY_KINDS = ("tabular", "series", "text", "image", "audio")
 TASK_KINDS = ("binary", "multiclass", "ordinal", "regression", "multilabel")
 PIXELS = (0.0, 255.0)
+MAX_TEXTS = 64  # passages of one record: as many as a charter allows
 ENCODINGS = ("utf-8", "utf-16", "windows-1252", "iso-8859-1", "iso-8859-15", "windows-1250", "windows-1251")
 # Allowed keys of each table of the file, of any kind.
 TOP_KEYS = ("format", "unit", "tables", "modality", "task", "sensitive", "split")
 MODALITY_KEYS = (
     "name", "kind", "table", "columns", "time", "until", "max_len", "resample", "prefix", "low", "high", "file", "size",
-    "invert", "rate", "max_seconds", "bands", "frames", "normalise",
+    "invert", "rate", "max_seconds", "bands", "frames", "normalise", "order", "texts", "separator",
 )  # fmt: skip
 TASK_KEYS = ("name", "kind", "table", "column", "positive", "negative", "classes", "low", "high", "separator", "none")
 
@@ -158,6 +159,9 @@ def _modality(
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(MODALITY_KINDS)}.")
     table = _known_table(section, "table", tables, unit_table)
     entry = _READERS[kind](section, name, table)
+    if entry.order and table == unit_table:
+        what = "order is for texts of another table than the unit table, which has one row a record"
+        raise section.fail(what, "Name that table, or remove order and texts.")
     used = [*(column.name for column in entry.columns), *entry.segments, entry.file]
     _refuse_repeated(section, "column", used)
     for column in used:
@@ -184,7 +188,20 @@ def _text(section: Table, name: str, table: str) -> ModalityEntry:
     segments = _names(section, "columns")
     if not segments:
         raise section.fail("columns is empty", "Name the columns that hold text.")
-    return ModalityEntry(name, "text", table, segments=segments, max_len=len(segments))
+    order, separator = _name(section, "order", ""), section.text("separator", "")
+    if not order:
+        if separator or "texts" in section.raw:
+            what = "texts and separator are for several texts of a record, and these need an order"
+            raise section.fail(what, 'Write order = "the column by which they are sorted", a number or a date.')
+        return ModalityEntry(name, "text", table, segments=segments, max_len=len(segments))
+    texts = section.whole("texts", None, 1, MAX_TEXTS)
+    length = len(segments) * (1 if separator else texts)
+    if length > MAX_TEXTS:
+        what = f"texts = {texts} of {len(segments)} columns: a record would have {length} passages"
+        raise section.fail(what, f"At most {MAX_TEXTS} are read: lower texts, or join them by a separator.")
+    return ModalityEntry(
+        name, "text", table, segments=segments, max_len=length, order=order, texts=texts, separator=separator
+    )
 
 
 def _image(section: Table, name: str, table: str) -> ModalityEntry:

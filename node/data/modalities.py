@@ -17,6 +17,7 @@ from .paths import inside
 from .problems import Findings
 from .records import Index, Records, allocate, rows_of, single_rows
 from .tables import Table, column_names
+from .texts import fill_texts, text_steps
 
 LISTED = 5  # lines of a table in a message
 INSTANT = 0.001  # seconds of a clip that are read where only its rate is asked for
@@ -40,15 +41,15 @@ def read_modality(
     subject, record = rows_of(table, source.key, records)
     if entry.kind == "series":
         rows, step = _series_steps(table, entry, subject, record)
+    elif entry.order:
+        rows, step = text_steps(table, entry, subject, record)
     else:
         rows = single_rows(table, source.key, records, subject, record)
         step = np.zeros(rows.size, dtype=np.int64)
     values, steps, texts = blank(manifest, entry, records.shape)
     if texts is not None:
-        for number, segment in enumerate(entry.segments):
-            passages = np.array(table.passages(segment), dtype=object)[rows]
-            texts[subject[rows], record[rows], number] = passages
-            steps[subject[rows], record[rows], number] = passages != ""
+        fill_texts(table, entry, (rows, subject, record, step), texts)
+        steps |= texts != ""
     elif entry.file:
         _files(manifest.folder, table, entry, rows, (subject, record), values, steps)
     else:
@@ -82,7 +83,8 @@ def needed(entry: ModalityEntry) -> list[str]:
     """Return the columns without which a file lacks the modality; those of a prefix are not known beforehand."""
     time = [entry.time] if entry.time else []
     file = [entry.file] if entry.file else []
-    return [*time, *file, *entry.segments, *(column.name for column in entry.columns)]
+    order = [entry.order] if entry.order else []
+    return [*time, *order, *file, *entry.segments, *(column.name for column in entry.columns)]
 
 
 def declared_columns(manifest: Manifest, entry: ModalityEntry) -> tuple[Column, ...]:

@@ -23,16 +23,23 @@ _TIMES = word_set("""
     settimana giorno mese ora tydzien dzien miesiac dag maand uur vecka uke het nap
 """)
 
+_ORDERS = word_set("""
+    nr no num number order position rank draft version attempt reihenfolge versuch fassung lfd numero ordre ordine orden
+    poradi kolejnosc volgorde
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Persons:
     """The unit table, its key and the subject of its records; `joined` maps the other readable tables to the column of
-    time by which they are a series, "" where a record has one row. `left` says why others are not."""
+    time by which they are a series, "" where a record has one row. `ordered` maps those with several texts a record to
+    the column of their order. `left` says why others are not."""
 
     unit: Look
     key: str
     subject: str
     joined: dict[str, str] = field(default_factory=dict)
+    ordered: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -125,7 +132,7 @@ def _row_id(look: Look, link: str) -> str:
 
 def _with_other_tables(looks: Sequence[Look], persons: Persons) -> Persons:
     """Say of each other table whether it can be read."""
-    joined, left, notes = {}, {}, []
+    joined, ordered, left, notes = {}, {}, {}, []
     for look in looks:
         if look is persons.unit:
             continue
@@ -134,18 +141,30 @@ def _with_other_tables(looks: Sequence[Look], persons: Persons) -> Persons:
             left[name] = f"it has no column {persons.key!r}, by which the records of {persons.unit.entry.path.name} go"
             continue
         time = "" if seen.unique else _time(look)
-        if not seen.unique and not time:
+        order = "" if seen.unique else time or _order(look)
+        texts = any(column.kind == "text" for column in look.columns)
+        if not seen.unique and not (time or (order and texts)):
             left[name] = (
-                f"several rows have one {persons.key!r}. Only numbers in the order of a column of time can (a series);"
-                f" or let its rows be the records: give each an id, and name a task of this table"
+                f"several rows have one {persons.key!r}. Numbers in the order of a column of time can (a series), and"
+                " texts in the order of a column of dates or numbers; or let its rows be the records: give each an id,"
+                " and name a task of this table"
             )
             continue
         joined[look.entry.name] = time
+        if order and texts:
+            ordered[look.entry.name] = order
         if unknown := look.unknown(persons.key, persons.unit, persons.key):
             notes.append(f"{name}: {unknown} of the rows are of nobody in {persons.unit.entry.path.name}")
-    return Persons(persons.unit, persons.key, persons.subject, joined, left, tuple(notes))
+    return Persons(persons.unit, persons.key, persons.subject, joined, ordered, left, tuple(notes))
 
 
 def _time(look: Look) -> str:
     times = [seen.column for seen in look.columns if seen.kind == "number" and _TIMES & set(words_of(seen.column))]
     return times[0] if times else ""
+
+
+def _order(look: Look) -> str:
+    """Return the column by which several texts of one record are in order, "" if none is seen."""
+    dates = [seen.column for seen in look.columns if seen.kind == "date"]
+    numbers = [seen.column for seen in look.columns if seen.kind == "number" and _ORDERS & set(words_of(seen.column))]
+    return next(iter([*dates, *numbers]), "")

@@ -72,6 +72,7 @@ class Findings:
         self.columns: dict[tuple[str, str, str], ColumnCount] = {}
         self.empty_rows: dict[str, int] = {}
         self.cut: Counter[str] = Counter()  # modality → recordings of which only the beginning is read
+        self.unread_texts: dict[str, tuple[int, int]] = {}  # modality → records with too many texts, texts not read
         self.squeezed: Counter[str] = Counter()  # modality → pictures that are far from square
         self._seen: set[tuple[str, str]] = set()
 

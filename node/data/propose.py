@@ -60,7 +60,8 @@ class Choice:
 
 @dataclass(slots=True, eq=False)
 class Proposal:
-    """A dataset.toml in the making. By table, `missing` are words for "no value", `steps` the rows of a series."""
+    """A dataset.toml in the making. By table, `missing` are words for "no value", `steps` the rows of a series or the
+    texts of a record."""
 
     persons: Persons
     tables: tuple[Look, ...]
@@ -94,7 +95,7 @@ def propose(
         proposal.missing[look.entry.name] = tuple(
             dict.fromkeys(code for seen in look.columns for code in seen.codes if code not in MISSING)
         )
-        if persons.joined.get(look.entry.name):
+        if persons.joined.get(look.entry.name) or look.entry.name in persons.ordered:
             proposal.steps[look.entry.name] = round_up(look.most(persons.key))
         proposal.choices += [_choice(proposal, look, seen, left_out) for seen in look.columns]
     for name, words in wanted.items():
@@ -115,8 +116,10 @@ def make_task(proposal: Proposal, column: str, words: Sequence[str] = ()) -> Cho
     """Make a column one to predict; `words` are its classes, of two the first is yes. Raises UsageError."""
     named = [choice for choice in proposal.choices if choice.seen.column == clean(column)]
     named = [
-        unjoined for unjoined in named if not proposal.persons.joined.get(unjoined.seen.table)
-    ]  # no series has labels
+        unjoined
+        for unjoined in named
+        if not proposal.persons.joined.get(unjoined.seen.table) and unjoined.seen.table not in proposal.persons.ordered
+    ]  # a table with several rows a record has no labels
     if not named:
         what = f"column {column!r} is in no table whose rows are records"
         raise UsageError(what, f"Those are {', '.join(look.entry.path.name for look in proposal.tables)}.")
@@ -215,8 +218,16 @@ def _choice(proposal: Proposal, look: Look, seen: Seen, ignore: Collection[str])
         return Choice(seen, "out", "its numbers seem to stand for names, and are no amounts")
     if seen.kind == "levels" and seen.words and all(word.lower().startswith(_SIDES) for word in seen.words):
         return Choice(seen, "out", "it seems to name held-out subjects: use it in [split] by column, train and test")
+    if seen.column == persons.ordered.get(name):
+        return Choice(seen, "time")
     if seen.kind in _OUT:
         return Choice(seen, "out", _OUT[seen.kind])
+    if name in persons.ordered and seen.kind == "text":
+        return Choice(seen, "text")
+    if name in persons.ordered and not time:
+        return Choice(
+            seen, "out", "of several rows of a student only texts are read, without a column of time in numbers"
+        )
     if time and seen.kind not in {"number", "levels"}:
         return Choice(seen, "out", "a series has numbers and levels alone")
     if seen.kind == "levels":

@@ -170,7 +170,7 @@ def single_rows(table: Table, key: str, records: Records, subject: Index, record
     rows = np.flatnonzero(subject >= 0)
     _, first = np.unique(subject[rows] * (int(record.max(initial=0)) + 1) + record[rows], return_index=True)
     if first.size < rows.size and table.name != records.unit:
-        advice = "One row a record, or declare the modality as a series."
+        advice = "One row a record; or declare the modality as a series, or an order and a number of texts."
         table.fail(key, np.delete(rows, first), ": a second row for this record", advice)
     kept: Index = rows[np.sort(first)]
     return kept

@@ -216,6 +216,11 @@ def _warnings(data: Dataset) -> list[str]:
         if number
     ]
     warnings += [
+        f"modality {name!r}: {counted(records, 'record has', 'records have')} more texts than are read:"
+        f" {counted(texts, 'text is', 'texts are')} left away, the oldest ones. Raise `texts` if they matter"
+        for name, (records, texts) in sorted(data.findings.unread_texts.items())
+    ]
+    warnings += [
         f"modality {modality.name!r}: {counted(long, 'record has', 'records have')} a text of over {READ} words and"
         " signs: only its beginning is read (128 tokens by a pretrained model, which are fewer words; `positions` words"
         " by one from scratch)"

@@ -6,6 +6,7 @@ Cells of keys, levels, labels and numbers are cleaned (spelling.py) before they 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import get_close_matches
 
 import numpy as np
@@ -23,6 +24,7 @@ Index = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 _COMMA = re.compile(r"[+-]?\d*,\d+")
 _POINT = re.compile(r"[+-]?\d*\.\d+")
+_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})([T ]\d{2}:\d{2}(?::\d{2})?)?")
 CLOSE = 6  # letters of a column name from which another one may be called a slip of it
 _GROUPED = re.compile(r"[+-]?\d{1,3}([,.' ]\d{3})+([.,]\d+)?")
 
@@ -148,6 +150,20 @@ class Table:
             wrong[infinite] = True
         self._unread[column] = wrong
         return numbers
+
+    def moments(self, column: str) -> npt.NDArray[np.float64]:
+        """Return a column by which rows are ordered [rows]: numbers as they are, dates and times in days.
+
+        A row that is kept and has neither is noted as a problem; it is NaN here.
+        """
+        cells = self.cells(column)
+        parsed = np.array([*(moment_of(value, self.entry.decimal) for value in cells.values), np.nan])
+        empty, wrong = cells.codes < 0, np.append(np.isnan(parsed[:-1]), False)[cells.codes]
+        self.fail(column, np.flatnonzero(empty), " is empty", "Every row needs a place in the order.")
+        advice = "Write a number, a date as 2026-03-01 or 1.3.2026, or either with a time: 2026-03-01 10:30."
+        self.fail(column, np.flatnonzero(wrong), " is neither a number nor a date", advice)
+        found: npt.NDArray[np.float64] = parsed[cells.codes]
+        return found
 
     def levels(self, column: str, declared: Sequence[str], use: str) -> Index:
         """Return the place of each cell in `declared` [rows]: -1 for an empty one, len(declared) for another value.
@@ -306,6 +322,20 @@ def number_of(text: str, decimal: str) -> float:
         return float(text) if "_" not in text else np.nan
     except ValueError:
         return np.nan
+
+
+def moment_of(text: str, decimal: str) -> float:
+    """Return the number that a cell holds, or its date and time in days; NaN for what is neither."""
+    number = number_of(text, decimal)
+    if not np.isnan(number):
+        return number if np.isfinite(number) else np.nan
+    match = _DAY_FIRST.fullmatch(text)
+    try:
+        moment = datetime.fromisoformat(f"{match[3]}-{match[2]:0>2}-{match[1]:0>2}{match[4] or ''}" if match else text)
+    except ValueError:
+        return np.nan
+    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    return moment.toordinal() + (moment - midnight).total_seconds() / 86_400
 
 
 def column_names(entry: TableEntry) -> list[str]:

@@ -238,6 +238,26 @@ def test_two_tables_are_joined_by_the_key(run: "Run", tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("order", ["written", "No"])
+def test_several_essays_of_a_pupil_are_read_in_the_order_of_a_date_or_a_number(
+    run: "Run", tmp_path: Path, order: str
+) -> None:
+    pupils = [[f"S{n}", 10 + n % 9, ("yes", "no")[n * 7 % 3 == 0]] for n in range(60)]
+    write(tmp_path / "pupils.csv", ["Pupil", "Age", "Passed"], pupils)
+    places = [f"{1 + n // 60}.9.2026" if order == "written" else n // 60 for n in range(180)]
+    essays = [[f"S{n % 60}", place, ESSAY.format(n), n % 77] for n, place in enumerate(places)]
+    write(tmp_path / "essays.csv", ["Pupil", order, "Essay", "marks"], essays)
+    done = run("data", "init", tmp_path, "--yes", "--task", "Passed", "--json")
+    assert done.code == 0, done.err
+    declared = next(m for m in made(tmp_path)["modality"] if m["kind"] == "text")
+    assert (declared["order"], declared["texts"], declared["table"]) == (order, 5, "essays")
+    assert uses(done)["marks"] == "out"
+    summary = accepted(run, tmp_path)
+    assert {m["name"]: (m["kind"], m["length"], m["mean_steps"]) for m in summary["modalities"]} == {
+        "background": ("tabular", 1, 1.0), "essay": ("text", 5, 3.0),
+    }  # fmt: skip
+
+
 def test_several_essays_of_a_pupil_are_records_if_one_is_to_be_predicted(run: "Run", tmp_path: Path) -> None:
     write(tmp_path / "pupils.csv", ["Pupil", "Age"], [[f"S{n}", 10 + n % 9] for n in range(30)])
     essays = [[f"E{n}", f"S{n % 30}", ESSAY.format(n), ("good", "poor", "fair")[n * 7 % 3]] for n in range(90)]

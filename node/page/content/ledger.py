@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from ... import views
 from ...views.shapes_ledger import BlockShown, RecordLine, RecordShown, Said
 from ...views.shapes_membership import WithdrawalShown
+from ...words import counted
 from ..blocks import Badge, Cell, Code, Facts, Field, Link, Many, Moment, Page, Search, Section, Table, Words
 from ..source import Reading
 from . import cells
@@ -174,6 +175,12 @@ def withdrawals(read: Reading, _query: Mapping[str, str]) -> Page:
         (
             Facts([("withdrawals in the ledger", len(sections))]),
             *((waits,) if found["waiting_to_sign"] else ()),
+            *(
+                Words(
+                    f"To come at {b['local']}: {counted(b['students'], 'student')}, {counted(b['updates'], 'update')}."
+                )
+                for b in found["scheduled"]
+            ),
             *(() if sections else (none,)),
         ),
         ("collegium unlearn status",),

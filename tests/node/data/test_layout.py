@@ -1,9 +1,12 @@
 """Layouts: what is told of a difference when only a digest is known of the other side."""
 
+from dataclasses import replace
+
 import pytest
 
 from collegium.node.data import layout
-from collegium.node.data.layout import Layout, described, difference, guess, layout_digest
+from collegium.node.data.entries import ModalityEntry
+from collegium.node.data.layout import Layout, described, difference, guess, layout_digest, modality_layout
 
 TABLE: Layout = {
     "kind": "tabular",
@@ -64,3 +67,11 @@ def test_a_difference_of_numbers_and_of_length_is_told() -> None:
     assert difference(TABLE, bounds) == "columns 'a' high: 1.0; 2.0"
     assert difference(TABLE, {**TABLE, "columns": TABLE["columns"][:1]}) == "columns: a, b; a"
     assert difference({"kind": "text", "columns": ["q"]}, {"kind": "text", "columns": []}) == "columns: q; "
+
+
+def test_members_that_read_several_texts_otherwise_have_other_layouts() -> None:
+    one = ModalityEntry("essays", "text", "essays", segments=("essay",))
+    several = replace(one, order="written", texts=4)
+    entries = (one, several, replace(several, texts=3), replace(several, separator=" "), replace(several, order="no"))
+    assert len({layout_digest(modality_layout(entry)) for entry in entries}) == len(entries)
+    assert modality_layout(one) == {"kind": "text", "columns": ["essay"]}, "as in charters that are signed already"
