@@ -28,7 +28,6 @@ LONGEST = (
     "runtime/test_federation.py",
     "runtime/test_crash_points.py",
     "runtime/test_hosts.py",
-    "runtime/test_soak.py",
     "runtime/test_private.py",
     "runtime/test_student.py",
     "blueprint/test_mixed.py",

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from .schools import Federation, Going, School, collegium, free_address
 from .test_changes import pupils
 
@@ -32,6 +34,7 @@ def found_over_the_network(federation: Federation, *options: object) -> None:
     assert founder.lines[-1]["complete"]
 
 
+@pytest.mark.soak  # test_week.py founds one without interruptions, cli/test_founding.py interrupts a smaller one
 def test_four_schools_found_a_federation(found: Callable[[], Federation], tmp_path: Path) -> None:
     folders = {name: pupils(tmp_path / name, seed) for seed, name in enumerate(("north", "east", SOUTH, WEST), 1)}
     model = tmp_path / "model.toml"

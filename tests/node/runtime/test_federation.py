@@ -48,7 +48,7 @@ def test_g1_rounds_close_and_all_hosts_hold_the_same_bits(finished: Any) -> None
         assert not others
 
 
-@pytest.mark.soak  # test_soak.py has the short form
+@pytest.mark.soak  # test_crash_points.py has the short form
 def test_g8_kill_9_at_random_moments_loses_and_doubles_nothing(federation: Make) -> None:
     four = federation(rounds=12, deadline_ms=2000)
     four.start()

@@ -110,9 +110,10 @@ def longest_gap(federation: Any, until: float) -> float:
     return max(b - a for a, b in pairwise(times))
 
 
+@pytest.mark.soak  # test_crash_points.py has the short form
 @pytest.mark.parametrize(
     ("count", "seconds", "pause", "longest"),
-    [(4, 4.0, (0.5, 1.5), LIMIT), pytest.param(7, 600.0, (1.5, 6.0), LONGEST_GAP, marks=pytest.mark.soak)],
+    [(4, 8.0, (1.0, 3.0), LIMIT), (7, 600.0, (1.5, 6.0), LONGEST_GAP)],
 )
 def test_g3_g8_rounds_close_under_random_kills(
     federation: Make, count: int, seconds: float, pause: tuple[float, float], longest: float
