@@ -1,6 +1,5 @@
 """Answers for reading commands: from the running daemon, or else from the node's files."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Timer
@@ -71,6 +70,7 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
             "scheduled": load_schedule(home).requests,
         }
         try:
+            warn_of_missing_data(home)
             if home.config.exists():
                 learning = load_config(home.config).learning
                 facts["unmatched"] = tuple(learning.idle_patterns(spec.name for spec in charter.components))
@@ -82,9 +82,17 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
         return read(offline(charter, store, me=public_key(home), added=load_peers(home), **facts))
 
 
+def warn_of_missing_data(home: "Home") -> None:
+    """Say so if the data folder cannot be read: which components are here is then known by the last offer alone."""
+    from ..node.home.away import missing_data
+    from ..node.home.config import load as load_config
+
+    if home.config.exists() and (reason := missing_data(load_config(home.config))):
+        say(f"warning: the data folder is away ({reason}): the components here are those of this node's last offer")
+
+
 def public_key(home: "Home") -> bytes | None:
     """Return the node's public key, from a sealed key file too; None if it cannot be read."""
-    try:
-        return bytes.fromhex(json.loads(home.key.read_bytes())["public_key"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    from ..node.home import keys
+
+    return keys.public_of(home.key)

@@ -72,9 +72,9 @@ def adopt_next(home: Home, successor: bytes) -> bool:
     Durable on return. There is a key in use at every moment: after a crash a second call finishes the work.
     """
     with disk_errors(home.next_key):
-        if _public(home.next_key) != successor:
-            return _public(home.key) == successor
-        old = _public(home.key)
+        if public_of(home.next_key) != successor:
+            return public_of(home.key) == successor
+        old = public_of(home.key)
         if old is not None:
             with suppress(FileExistsError):  # after a crash in between
                 _keep(home.key, kept(home, old))
@@ -97,8 +97,8 @@ def kept(home: Home, public_key: bytes) -> Path:
 
 def former(home: Home) -> frozenset[bytes]:
     """Return the public keys of this directory's earlier keys, from their files."""
-    keys = {_public(path) for path in home.root.glob("key.*.json") if path != home.next_key}
-    return frozenset(key for key in keys if key is not None and key != _public(home.key))
+    keys = {public_of(path) for path in home.root.glob("key.*.json") if path != home.next_key}
+    return frozenset(key for key in keys if key is not None and key != public_of(home.key))
 
 
 def _finish_move(home: Home) -> None:
@@ -145,7 +145,7 @@ def _make(path: Path, content: bytes) -> None:
         raise
 
 
-def _public(path: Path) -> bytes | None:
+def public_of(path: Path) -> bytes | None:
     """Return the public key in a key file, sealed or not; None if it cannot be read."""
     try:
         return bytes.fromhex(json.loads(path.read_bytes())["public_key"])

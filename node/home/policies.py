@@ -78,7 +78,13 @@ def wanted_components(config: Config, charter: Charter) -> tuple[tuple[str, ...]
 
 def parts_here(config: Config, charter: Charter) -> HostedComponents:
     """Return this node's components, as its daemon uses them. Raises as `wanted_components` does."""
-    hosted, followed = wanted_components(config, charter)
+    return admitted_parts(config, charter, *wanted_components(config, charter))
+
+
+def admitted_parts(
+    config: Config, charter: Charter, hosted: tuple[str, ...], followed: tuple[str, ...] = ()
+) -> HostedComponents:
+    """Return the components of these that the policies in force admit. Raises as `policies` does."""
     withheld = policy.withheld(charter, policies(config, charter), hosted)
     return HostedComponents(policy.admitted(hosted, withheld), policy.admitted(followed, withheld), withheld)
 

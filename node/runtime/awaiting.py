@@ -4,17 +4,12 @@ The daemon runs meanwhile, since votes and folds need no data, and restarts by i
 components of a node depend on it.
 """
 
-from contextlib import suppress
-from itertools import chain
-
 import structlog
 import trio
 
-from ...crypto.errors import CollegiumError, RemoteProtocolError
+from ...crypto.errors import CollegiumError
 from ...protocol.charter import Charter
-from ...protocol.records import Body, Offer, Record, body_of
-from ..core.events import Snapshot
-from ..data.manifest import MANIFEST
+from ..home.away import missing_data
 from ..home.config import Config
 from ..home.policies import wanted_components
 from ..patience import in_thread
@@ -22,36 +17,6 @@ from ..patience import in_thread
 log = structlog.get_logger(__name__)
 
 MIN_BACKOFF, MAX_BACKOFF = 1.0, 60.0
-
-
-def missing_data(config: Config) -> str:
-    """Return the reason why the configured data folder's dataset.toml cannot be read, or "".
-
-    A node without a data folder, or with a learner of its own, waits for none.
-    """
-    folder = config.data.path
-    if folder is None or config.learning.learner:
-        return ""
-    try:
-        with (folder / MANIFEST).open("rb"):
-            return ""
-    except OSError as error:
-        return f"{folder / MANIFEST}: {error.strerror}"
-
-
-def held_before(config: Config, charter: Charter, snapshot: Snapshot, me: bytes) -> tuple[str, ...]:
-    """Return the components to host without the data: those of the last offer, else all that this node engages."""
-    components = {spec.name for spec in charter.components}
-    records = chain(reversed(snapshot.records), (r for b in reversed(snapshot.blocks) for r in reversed(b.records)))
-    own = (record.value for record in records if record.value.author == me and record.value.kind == "offer")
-    names = next((body.components for body in map(_body, own) if isinstance(body, Offer)), components)
-    return tuple(sorted(name for name in names if name in components and config.learning.engages(name)))
-
-
-def _body(record: Record) -> Body | None:
-    with suppress(RemoteProtocolError):  # malformed: the ledger refuses it by name
-        return body_of(record)
-    return None
 
 
 class DataFolder:

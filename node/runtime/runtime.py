@@ -24,6 +24,7 @@ from ..core.contribution import Plan
 from ..core.core import handle, load_node, start_node
 from ..core.state import Options
 from ..home import joining, keys
+from ..home.away import hosted_without_data
 from ..home.config import Config
 from ..home.paths import Home
 from ..home.policies import declared_lot, policies, wanted_components, why_idle
@@ -35,7 +36,7 @@ from ..store.database import Store
 from ..unlearning.exclusion import Exclusion
 from . import logs, service
 from .admission import SYNC_PROTOCOL, Admission
-from .awaiting import DataFolder, held_before
+from .awaiting import DataFolder
 from .book import AddressBook
 from .dialogue import TELL_PROTOCOL, Dialogue
 from .holdings import Holdings
@@ -86,7 +87,7 @@ class Runtime:
         invitation = joining.load(home)
         self.title = "" if invitation is None else invitation.name
         hosted, followed = (
-            (held_before(config, charter, snapshot, identity.public_key), ())
+            (hosted_without_data(config, charter, snapshot, identity.public_key), ())
             if missing
             else wanted_components(config, charter)
         )

@@ -8,9 +8,11 @@ from ...crypto.errors import CorruptError, UsageError
 from ...crypto.hashing import digest
 from ...protocol.charter import FILE_LIMIT, Charter, OtherFormatError, SignedCharter, load_file
 from ..core.events import StoredBlock
+from ..home import keys
+from ..home.away import hosted_without_data, missing_data
 from ..home.config import load as load_config
 from ..home.paths import Home
-from ..home.policies import HostedComponents, parts_here
+from ..home.policies import HostedComponents, admitted_parts, parts_here
 from ..store.database import Store
 from ..store.errors import disk_errors
 from ..store.states import States
@@ -90,10 +92,21 @@ def verify_home_withdrawal(
 
 
 def parts_of_home(home: Home, charter: Charter) -> HostedComponents:
-    """Return the components that exist at this node, by its config.toml and data folder; all if it has no config."""
+    """Return the components that exist at this node, by its config.toml and data folder; all if it has no config.
+
+    While the data folder is away they are those that its daemon hosts then: of its last offer, else all that it
+    engages.
+    """
     if not home.config.exists():
         return HostedComponents(tuple(sorted(spec.name for spec in charter.components)), (), {})
-    return parts_here(load_config(home.config), charter)
+    config = load_config(home.config)
+    if not missing_data(config):
+        return parts_here(config, charter)
+    snapshot = None
+    if home.database.exists():
+        with Store.open_readonly(home.database) as store:
+            snapshot = store.snapshot()
+    return admitted_parts(config, charter, hosted_without_data(config, charter, snapshot, keys.public_of(home.key)))
 
 
 def _stored(folder: Path) -> Callable[[str, bytes], State | None] | None:

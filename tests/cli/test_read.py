@@ -10,7 +10,7 @@ from collegium.cli.ledger import parse_pin
 from collegium.crypto.errors import UsageError
 from collegium.node.core import events as ev
 from collegium.node.home import Home
-from collegium.node.home.config import Config, Data, default_text
+from collegium.node.home.config import Config, Data, Learning, default_text
 from collegium.node.store import Metric, Store
 from collegium.sims.simulator.cluster import Cluster
 from collegium.sims.simulator.invariants import Invariants
@@ -103,13 +103,19 @@ def test_what_is_this_institutions_own_is_shown_for_the_asking_only(run: "Run", 
     assert "0.430" not in "".join(lines[now:])
 
 
-def test_a_data_folder_that_is_away_keeps_nobody_from_reading(run: "Run", home: Home) -> None:
-    settings = default_text(Config(data=Data(home.root / "gone")))
-    home.config.write_text(settings)
+def test_a_data_folder_that_is_away_keeps_nobody_from_reading_and_verifying(run: "Run", home: Home) -> None:
+    hosted = {c["component"]: c["hosted_here"] for c in run("component", "list", "--home", home.root, "--json").value}
+    home.config.write_text(default_text(Config(data=Data(home.root / "gone"))))
     answer = run("component", "list", "--home", home.root, "--json")
-    assert (answer.code, answer.value[0]["hosted_here"]) == (0, None)
-    assert "gone: there is no such folder" in answer.err
-    assert run("ledger", "verify", "--home", home.root).code == 2
+    assert (answer.code, {c["component"]: c["hosted_here"] for c in answer.value}) == (0, hosted)
+    answer = run("ledger", "verify", "--home", home.root, "--json")
+    assert (answer.code, answer.value["not_hosted_here"], len(answer.value["states"])) == (0, [], len(hosted))
+    assert "gone/dataset.toml: No such file" in answer.err
+    assert run("unlearn", "verify", "--home", home.root).code == 0
+    only = Config(data=Data(home.root / "gone"), learning=Learning(engage=("head/task0",)))
+    home.config.write_text(default_text(only))
+    answer = run("ledger", "verify", "--home", home.root, "--json")
+    assert [state["component"] for state in answer.value["states"]] == ["head/task0"], "as its daemon would host"
 
 
 def test_reading_changes_nothing(run: "Run", home: Home) -> None:
@@ -218,7 +224,7 @@ def test_a_withdrawal_that_is_agreed_and_not_carried_out_is_not_yet_verified(run
     text = " ".join(answer.out.split())
     assert answer.code == 4
     assert "not yet: the hosts have still to sign" in text
-    assert f"{kept} withdrawn blobs are erased once they have; try again after the next round" in text
+    assert f"{kept} withdrawn blobs are erased once they have. It takes no further round" in text
     assert "problem:" not in text
     assert "NOT verified" not in text
 
