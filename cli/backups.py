@@ -7,7 +7,7 @@ import typer
 
 from ..crypto.errors import UsageError
 from .files import check_new, check_new_folder, write_new
-from .options import HomeOption, JsonOption, existing_home
+from .options import ForceOption, HomeOption, JsonOption, existing_home
 from .output import emit, facts, progress, say, size
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ FOLLOWS = (
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to make; never over another one.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to make.")],
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -39,11 +40,11 @@ def backup(
     from ..node.backup import opened
 
     node_home = existing_home(home)
-    check_new(file)
+    check_new(file, force=force)
     if file.absolute().is_relative_to(node_home.root.absolute()):
         raise UsageError(f"{file} would lie in the home itself", "Name a file elsewhere, best on another disk.")
     with progress(as_json) as step, opened(node_home, file.absolute().parent, step) as made:
-        write_new(file, made.parts())
+        write_new(file, made.parts(), force=force)
     for name in made.damaged:
         say(f"warning: {node_home.root / name} is damaged on disk and was left out; a restored home fetches it again")
     entries = made.entries.values()

@@ -11,7 +11,7 @@ import typer
 from ..crypto.errors import UsageError
 from ..protocol.bounds import MAX_SEED
 from .files import check_picture, write_new
-from .options import HomeOption, JsonOption, existing_home
+from .options import ForceOption, HomeOption, JsonOption, existing_home
 from .output import emit, progress, say, table
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def blame(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png|html", help="Also draw the shares there.")
     ] = None,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,11 +44,11 @@ def blame(
 
     node_home = _home_that_ran(existing_home(home))
     if plot is not None:
-        check_picture(plot, ".png", ".html")
+        check_picture(plot, ".png", ".html", force=force)
     with progress(as_json) as step:
         report = home_blame(node_home, component, progress=step)
     if plot is not None:
-        write_new(plot, [png(report) if plot.suffix == ".png" else html(report).encode()])
+        write_new(plot, [png(report) if plot.suffix == ".png" else html(report).encode()], force=force)
         report["plot"] = str(plot)
 
     def people(out: Any) -> None:

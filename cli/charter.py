@@ -30,8 +30,9 @@ from .drawing import (
     YesOption,
     draw_up,
 )
+from .files import check_new
 from .members import parse_member, read_members
-from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase
+from .options import ForceOption, HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase
 from .output import confirm, emit, facts, say, table
 from .quiet import of_home
 from .review import overview
@@ -67,6 +68,7 @@ def create(
     min_students: MinStudentsOption = 20,
     anyway: AnywayOption = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write; by default the home's.")] = None,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -97,7 +99,9 @@ def create(
     founding.check_twice(people)
     founding.check_addresses(people, anyway=anyway)
     path = out if out is not None else home_of(home).charter
-    if path.exists():
+    if out is not None:
+        check_new(out, force=force)
+    elif path.exists():
         raise RefusedError(f"There is a charter already: {path}", "Move it away, or write elsewhere with --out.")
     drawn = draw_up(terms, people, os.urandom(32), int(time.time()))
     signed = SignedCharter(schema.dump(drawn.charter), ())
@@ -218,6 +222,7 @@ def sign(
     ] = False,
     yes: YesOption = False,
     passphrase_file: PassphraseOption = None,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -227,6 +232,8 @@ def sign(
     from ..protocol.charter import add_signature
 
     place = existing_home(home)
+    if out is not None:
+        check_new(out, force=force)
     charter, signed = _read(file, home)
     others = [(path, *_read(path, home)) for path in merge or []]
     if file is not None and place.charter.exists():

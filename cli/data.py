@@ -10,7 +10,7 @@ from ..node.words import counted
 from ..protocol.bounds import MAX_INSTITUTIONS
 from .data_init import init
 from .files import check_picture, write_new
-from .options import HomeOption, JsonOption, existing_home, home_of
+from .options import ForceOption, HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, progress, say, table
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def check(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw each tabular column by label there.")
     ] = None,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,7 +48,7 @@ def check(
     from ..node.data.summary import summarise
 
     if plot is not None:
-        check_picture(plot, ".png")
+        check_picture(plot, ".png", force=force)
     federation = _federation(home)
     data = load(folder, tolerant=True)
     if federation is not None:
@@ -59,7 +60,7 @@ def check(
     if plot is not None:
         from ..node.data.plot import draw
 
-        write_new(plot, [draw(data, entries)])
+        write_new(plot, [draw(data, entries)], force=force)
         summary["plot"] = str(plot)
         if not as_json:
             say(f"{plot} shows what students have: it stays in this house, as the data do.")

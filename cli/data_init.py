@@ -15,7 +15,7 @@ import typer
 from ..crypto.errors import UsageError
 from ..node.words import counted
 from .files import check_new, write_new
-from .options import JsonOption
+from .options import ForceOption, JsonOption
 from .output import emit, facts, progress, say, table
 
 if TYPE_CHECKING:
@@ -52,12 +52,13 @@ def init(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write there [FOLDER/dataset.toml].")
     ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Propose a dataset.toml from the tables of a folder, ask for bounds, levels and tasks, and write it.
 
-    Nothing is fitted to the data: bounds are what you state. What was seen is shown here, in round steps. It is never
-    written over a file that is there.
+    Nothing is fitted to the data: bounds are what you state. What was seen is shown here, in round steps. A file that
+    is there is replaced only with --force.
     """
     from ..node.data.dataset_toml import dataset_toml
     from ..node.data.manifest import MANIFEST, parse_manifest
@@ -65,7 +66,7 @@ def init(
 
     file = out or folder / MANIFEST
     if folder.is_dir():
-        check_new(file)
+        check_new(file, force=force)
     with progress(as_json) as step:
         surveyed = survey(folder, step or (lambda _what, _done, _total: None))
     tasks = dict(_task_stated(surveyed.looks, column) for column in task or ())
@@ -79,7 +80,7 @@ def init(
     _sound(proposal)
     text = dataset_toml(proposal, folder, salt=str(date.today().year))
     parse_manifest(text, folder)  # never write what `data check` would refuse
-    write_new(file, [text.encode()])
+    write_new(file, [text.encode()], force=force)
     answer = _answer(proposal, folder, file)
     emit(answer, as_json, lambda console: _show(console, proposal, answer))
     if not as_json:

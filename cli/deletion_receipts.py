@@ -22,7 +22,7 @@ NOBODY = (
 )
 
 
-def write(home: "Home", student: str, out: Path, *, id_known: bool = True) -> dict[str, object]:
+def write(home: "Home", student: str, out: Path, *, id_known: bool = True, force: bool = False) -> dict[str, object]:
     """Write a student's deletion receipt and check it; return its statements and its key. Raises RefusedError."""
     from ..crypto import sealing
     from ..node.home import keys
@@ -37,7 +37,7 @@ def write(home: "Home", student: str, out: Path, *, id_known: bool = True) -> di
         own = (headers_of(home), Manifests(home).get, keys.former(home))
         parts = deletion_receipt.make(source, me, student, key, *own, id_known=id_known)
         content, checked = deletion_receipt.made_and_checked(parts, student, key, str(out))
-    write_new(out, [content])
+    write_new(out, [content], force=force)
     return {**checked.as_map(), "key": key.hex()}
 
 

@@ -1,6 +1,7 @@
-"""Output files of commands: readable by their owner only, never over another file, in an existing folder.
+"""Output files of commands: readable by their owner only, in an existing folder.
 
-The paths are checked before anything is computed.
+Another file is replaced only if `--force` says so, whole or not at all, and never one of a node's home. The paths are
+checked before anything is computed.
 """
 
 import os
@@ -10,11 +11,24 @@ from pathlib import Path
 from ..crypto.errors import UsageError
 
 
-def check_new(file: Path) -> None:
-    """Check that a new file can be made there. Raises UsageError."""
-    if file.exists() or file.is_symlink():
-        raise UsageError(f"{file} is there already", "Name a new file, or remove that one first.")
+def check_new(file: Path, *, force: bool = False) -> None:
+    """Check that a new file can be made there; with `force` it may replace one. Raises UsageError."""
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        raise UsageError(f"{file} is there already, and is no file to be replaced", "Name a new file.")
+    if file.exists() and not force:
+        raise UsageError(f"{file} is there already", "Name a new file; --force replaces that one.")
+    if file.exists() and (home := _home_of(file)) is not None:
+        raise UsageError(f"{file} belongs to the node in {home}", "Name a new file. A node's own files stay.")
     check_parent(file)
+
+
+def _home_of(file: Path) -> Path | None:
+    """Return the home whose node needs this file; None if there is none."""
+    from ..node.backup.archive import belongs
+
+    whole = file.resolve()
+    homes = (folder for folder in whole.parents if (folder / "key.json").exists())
+    return next((home for home in homes if belongs(whole.relative_to(home).as_posix())), None)
 
 
 def check_parent(path: Path) -> None:
@@ -41,18 +55,18 @@ def check_folder(folder: Path) -> None:
     check_parent(folder / "a file" if folder.exists() else folder)
 
 
-def check_picture(file: Path, *suffixes: str) -> None:
+def check_picture(file: Path, *suffixes: str, force: bool = False) -> None:
     """Check that a picture of one of these kinds can be made there. Raises UsageError."""
     if file.suffix not in suffixes:
         raise UsageError(f"{file} is no picture", f"Name a file in {' or '.join(suffixes)}.")
-    check_new(file)
+    check_new(file, force=force)
 
 
-def write_new(file: Path, parts: Iterable[bytes]) -> None:
-    """Write a new file, whole or not at all. Raises UsageError, DiskFullError."""
+def write_new(file: Path, parts: Iterable[bytes], *, force: bool = False) -> None:
+    """Write a new file, or with `force` replace one, whole or not at all. Raises UsageError, DiskFullError."""
     from ..node.store.files import write_stream
 
-    check_new(file)
+    check_new(file, force=force)
     try:
         write_stream(file, parts)
     except OSError as error:

@@ -9,7 +9,7 @@ import typer
 from ..crypto.errors import UsageError
 from ..protocol.bounds import MAX_SEED
 from .files import check_picture, write_new
-from .options import JsonOption
+from .options import ForceOption, JsonOption
 from .output import emit, progress, table
 
 COLUMNS = (
@@ -48,6 +48,7 @@ def audit(
         str | None,
         typer.Option("--fault", metavar="NAME", help="Leave a step out; the audit has to show it.", hidden=True),
     ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure traces of a withdrawn member after refold, rewind and retraining. A simulation: no network, no home."""
@@ -55,12 +56,12 @@ def audit(
     from ..sims.forget.plot import draw
 
     if plot is not None:
-        check_picture(plot, ".png")
+        check_picture(plot, ".png", force=force)
     request = forget.Request(dataset, member, rounds, joined, recovery, shadows, _epsilon(epsilon), seed, fault)
     with progress(as_json) as step:
         report = forget.audit(request, workers=workers, progress=step)
     if plot is not None:
-        write_new(plot, [draw(report)])
+        write_new(plot, [draw(report)], force=force)
         report["plot"] = str(plot)
     emit(report, as_json, lambda out: _people(out, report))
 

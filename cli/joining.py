@@ -13,7 +13,16 @@ from ..protocol.bounds import MAX_STUDENTS
 from .entering import Entering, check_home
 from .files import check_new, write_new
 from .init import chosen_config
-from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase, read_passphrase
+from .options import (
+    ForceOption,
+    HomeOption,
+    JsonOption,
+    PassphraseOption,
+    existing_home,
+    home_of,
+    key_passphrase,
+    read_passphrase,
+)
 from .output import emit, facts, say, short, table
 from .read import public_key
 
@@ -33,6 +42,7 @@ def invite(
     withdraw: Annotated[
         str | None, typer.Option(metavar="INVITATION", help="Withdraw an invitation instead: its name or id.")
     ] = None,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,11 +55,11 @@ def invite(
         emit(gone, as_json, lambda console: console.print(f"withdrawn: {gone['withdrawn']}"))
         return
     if out is not None:
-        check_new(out)
+        check_new(out, force=force)
     found: Any = client.invite(name, days=days, key=key, hold=hold, charter=out is not None)
     if out is not None:
         try:
-            write_new(out, [(found.pop("text") + "\n").encode()])
+            write_new(out, [(found.pop("text") + "\n").encode()], force=force)
         except CollegiumError:
             client.uninvite(found["invitation"])  # its text was given to nobody
             raise

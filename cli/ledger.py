@@ -8,9 +8,9 @@ import typer
 from ..crypto.errors import UsageError
 from ..protocol.bounds import MAX_HEIGHT
 from .files import check_new, write_new
-from .options import HomeOption, JsonOption, existing_home
+from .options import ForceOption, HomeOption, JsonOption, existing_home
 from .output import emit, facts, names, plain, progress, short, size, table
-from .read import answer
+from .read import answer, warn_of_missing_data
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -144,6 +144,8 @@ def verify(
         raise UsageError("--charter goes with a FILE", "A node's files are held to its own charter.")
     node_home = existing_home(home)
     pins = dict(map(parse_pin, pin or []))
+    if states:
+        warn_of_missing_data(node_home)
     with progress(as_json) as step:
         report = verify_home_ledger(node_home, pins=pins, progress=step)
         found_states, skipped = verify_home_states(node_home, report, progress=step) if states else ((), ())
@@ -246,10 +248,11 @@ def _inert(out: Any, refused: Any) -> None:
 
 @app.command("export")
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it goes; there must be no such file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it goes.")],
     until: Annotated[
         int | None, typer.Option(min=1, max=MAX_HEIGHT, metavar="HEIGHT", help="Only up to this height.")
     ] = None,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -258,10 +261,10 @@ def export(
     from ..node.verify.outsiders import source_of
 
     node_home = existing_home(home)
-    check_new(file)
+    check_new(file, force=force)
     with progress(as_json) as step, source_of(node_home, step) as source:
         height = source.height(until)
-        write_new(file, frames(source, height))
+        write_new(file, frames(source, height), force=force)
     length = file.stat().st_size
     result = {"file": str(file), "height": height, "bytes": length}
     text = f"{height} blocks, {size(length)}, written to {file}; anybody checks it: collegium ledger verify {file}"
@@ -271,13 +274,14 @@ def export(
 @app.command("prove")
 def prove(
     reference: Annotated[str, typer.Argument(metavar="RECORD", help="A prefix of a record's digest.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it goes; there must be no such file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it goes.")],
     at: Annotated[
         int | None,
         typer.Option(
             min=1, max=MAX_HEIGHT, metavar="HEIGHT", help="In the tree at this height; by default the last one."
         ),
     ] = None,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -286,10 +290,10 @@ def prove(
     from ..node.verify.outsiders import source_of
 
     node_home = existing_home(home)
-    check_new(file)
+    check_new(file, force=force)
     with progress(as_json) as step, source_of(node_home, step) as source:
         data, checked = make(source, reference, at)
-    write_new(file, [data])
+    write_new(file, [data], force=force)
     result: Any = {"file": str(file), "bytes": len(data), **checked.as_map()}
     text = f"{size(len(data))}, written to {file}; anybody checks it: collegium ledger verify {file}"
 
@@ -304,9 +308,8 @@ def prove(
 def consistency(
     first: Annotated[int, typer.Argument(metavar="A", min=1, max=MAX_HEIGHT, help="The earlier height.")],
     second: Annotated[int, typer.Argument(metavar="B", min=1, max=MAX_HEIGHT, help="The later height.")],
-    out_file: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write the proof; there must be no such file.")
-    ] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the proof.")] = None,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -316,11 +319,11 @@ def consistency(
 
     node_home = existing_home(home)
     if out_file is not None:
-        check_new(out_file)
+        check_new(out_file, force=force)
     with progress(as_json) as step, source_of(node_home, step) as source:
         data, checked = make(source, first, second)
     if out_file is not None:
-        write_new(out_file, [data])
+        write_new(out_file, [data], force=force)
     result: Any = {
         "file": None if out_file is None else str(out_file),
         "bytes": len(data),

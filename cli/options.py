@@ -20,6 +20,7 @@ HomeOption = Annotated[
     typer.Option("--home", metavar="DIR", help=f"The node's directory [{HOME_VARIABLE}; {DEFAULT_HOME}]."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace the file, if it is there already.")]
 PassphraseOption = Annotated[
     Path | None,
     typer.Option("--passphrase-file", metavar="FILE", help="A file; its first line is the key's passphrase."),

@@ -12,7 +12,7 @@ import typer
 from ..crypto.errors import UsageError
 from ..protocol.component_names import ComponentKind, of_kind
 from .files import check_new, write_new
-from .options import HomeOption, JsonOption, existing_home
+from .options import ForceOption, HomeOption, JsonOption, existing_home
 from .output import Progress, emit, progress, say
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def predict(
     personal: Annotated[
         bool, typer.Option("--personal", help="With the private components of this institution.")
     ] = False,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,7 +50,7 @@ def predict(
         advice = "Name a CSV or Parquet file. What comes through a pipe or from a device, write into a file first."
         raise UsageError(f"{file} is neither a file nor a folder", advice)
     if out is not None:
-        check_new(out)
+        check_new(out, force=force)
     with progress(as_json) as step:
         model = home_model(node_home, from_bytes=False, progress=step)
         if not model.trained:
@@ -94,7 +95,7 @@ def predict(
     if out is not None:
         text = io.StringIO(newline="")
         _write(text, columns, rows, separator, decimal)
-        write_new(out, [text.getvalue().encode(encoding)])
+        write_new(out, [text.getvalue().encode(encoding)], force=force)
     elif not as_json:
         _write(sys.stdout, columns, rows, separator, decimal)
     if as_json:

@@ -9,7 +9,7 @@ import typer
 from ..crypto.errors import CollegiumError, UnreachableError, UsageError
 from .files import check_new, write_new
 from .motions import WaitOption, YesOption, follow, known_motions
-from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
+from .options import ForceOption, HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import confirm, emit
 from .read import public_key
 
@@ -31,12 +31,13 @@ def rekey(
     yes: YesOption = False,
     wait: WaitOption = 60.0,
     passphrase_file: PassphraseOption = None,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give this member a new key at once. For a lost key --claim makes a statement for another member to propose."""
     if claim is not None:
-        _claim(claim, charter, out, passphrase_file, home, as_json)
+        _claim(claim, charter, out, passphrase_file, home, as_json, force=force)
     elif statement is not None:
         _move_lost(statement, yes, wait, home, as_json)
     else:
@@ -85,7 +86,14 @@ def _runs_as(client: "Client", key: bytes) -> bool:
 
 
 def _claim(
-    member: str, charter: Path | None, out: Path | None, passphrase_file: Path | None, home: Path | None, as_json: bool
+    member: str,
+    charter: Path | None,
+    out: Path | None,
+    passphrase_file: Path | None,
+    home: Path | None,
+    as_json: bool,
+    *,
+    force: bool,
 ) -> None:
     from ..node.home import joining, keys
     from ..node.home.config import load as load_config
@@ -97,7 +105,7 @@ def _claim(
 
     node_home = existing_home(home)
     path = out or node_home.root / "rekey.statement"
-    check_new(path)
+    check_new(path, force=force)
     federation, signed = read_charter(charter or node_home.charter)
     founder = next((m.key for m in federation.members if m.name == member), None)
     try:
@@ -113,7 +121,7 @@ def _claim(
     if not node_home.charter.exists():
         write_atomic(node_home.charter, dump_file(signed))
     joining.save(node_home, joining.Joining(load_config(node_home.config).node.name, replaces=old))
-    write_new(path, [(wire.hex() + "\n").encode()])
+    write_new(path, [(wire.hex() + "\n").encode()], force=force)
     result: Any = {"statement": str(path), "old_key": old.hex(), "key": identity.public_key.hex()}
 
     def people(console: Any) -> None:

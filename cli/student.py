@@ -11,7 +11,7 @@ from ..crypto.errors import RefusedError, UsageError
 from ..node.words import counted
 from . import deletion_receipts, near, putting_off, removal
 from .files import check_new
-from .options import HomeOption, JsonOption, existing_home
+from .options import ForceOption, HomeOption, JsonOption, existing_home
 from .output import confirm, emit, recovery_price, say
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def subject(
         typer.Option("--measure/--no-measure", help="Measure the cost to the shared model first [if it asks]."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -88,7 +89,7 @@ def subject(
     if out is not None:
         files = [out, *(out.with_name(f"{out.name}.{number}") for number in range(2, len(ids) + 1))]
         for file in files:
-            check_new(file or out)
+            check_new(file or out, force=force)
     together = looks[ids[0]] if len(ids) == 1 else _look(client, place, *ids)
     cost: removal.Price | None = None
     if together["would_withdraw"] and (measure or (measure is None and not yes and sys.stdin.isatty())):
@@ -108,7 +109,7 @@ def subject(
         say("Training is paused until `collegium node resume`.")
     sent = _forget(client, place, ids, looks, wait)
     done = [
-        _with_receipt(place, name, looks[name], sent, file) | {"price": cost}
+        _with_receipt(place, name, looks[name], sent, file, force=force) | {"price": cost}
         for name, file in zip(ids, files, strict=True)
     ]
     answer = done[0] | ({"also": done[1:]} if len(done) > 1 else {})
@@ -247,7 +248,7 @@ def _tell_unknown(look: "Known") -> None:
 
 
 def _with_receipt(
-    place: "Home", name: str, look: "Known", sent: "StudentsForgotten", out: Path | None
+    place: "Home", name: str, look: "Known", sent: "StudentsForgotten", out: Path | None, *, force: bool
 ) -> dict[str, Any]:
     """Return the answer on one id, with the receipt that is written to `out`."""
     known = bool(look["in_data"] or look["drawn"])
@@ -255,7 +256,7 @@ def _with_receipt(
     facts = {"in_data": look["in_data"], "id_known": known, "why_none": look["why_none"] if none else None}
     answer: dict[str, Any] = {**sent, **facts, "receipt": None}
     if out is not None:
-        answer |= {"receipt": str(out), **deletion_receipts.write(place, name, out, id_known=known)}
+        answer |= {"receipt": str(out), **deletion_receipts.write(place, name, out, id_known=known, force=force)}
     return answer
 
 

@@ -8,7 +8,7 @@ import typer
 from ..crypto.errors import UsageError
 from . import deletion_receipts, putting_off, student, withdrawn
 from .files import check_new, write_new
-from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
+from .options import ForceOption, HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import confirm, emit, facts, progress, recovery_price, say, table
 from .read import answer, from_store
 
@@ -150,6 +150,7 @@ def statement(
         typer.Option(metavar="FILE", help="A key that this node had before (HOME/key.….json); else the one in use."),
     ] = None,
     passphrase_file: PassphraseOption = None,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -161,7 +162,7 @@ def statement(
     from ..protocol.signing import sign
 
     node_home = existing_home(home)
-    check_new(out)
+    check_new(out, force=force)
     charter, _ = read_charter(node_home.charter)
     identity = keys.load(node_home, key_passphrase(node_home, passphrase_file, key_file), key_file)
 
@@ -173,7 +174,7 @@ def statement(
 
     through = from_store(node_home, seen)
     value = WithdrawalStatement(charter.federation, identity.public_key, "all", "refold", through)
-    write_new(out, [(sign(identity, value).wire.hex() + "\n").encode()])
+    write_new(out, [(sign(identity, value).wire.hex() + "\n").encode()], force=force)
     result = {"statement": str(out), "key": identity.public_key.hex(), "through": through}
     text = f"written to {out}; a member carries it: collegium unlearn carry FILE"
     emit(result, as_json, lambda console: console.print(text))
@@ -239,6 +240,7 @@ def certificate(
         bool,
         typer.Option("--with-updates", help="Put the surviving updates in: the file alone can be refolded."),
     ] = False,
+    force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -249,11 +251,11 @@ def certificate(
     from ..node.views import find_member
 
     node_home = existing_home(home)
-    check_new(out)
+    check_new(out, force=force)
     key = from_store(node_home, lambda context: find_member(context, member))
     with progress(as_json) as step, source_of(node_home, step) as source:
         parts = certificates.make(source, key, Disk(node_home.blobs) if with_updates else None)
-        write_new(out, parts)
+        write_new(out, parts, force=force)
     with out.open("rb") as file:
         checked = certificates.check(file, str(out), data=Disk(node_home.blobs))
     result = {"certificate": str(out), "bytes": out.stat().st_size, **checked.as_map()}
