@@ -267,8 +267,9 @@ def _result_lines(answer: dict[str, Any]) -> list[str]:
     lines.append(f"its key, for the student alone, shown this once: {answer['key']}")
     if not answer["verified"]:
         lines.append(
-            "no update of this institution is in force now, so it shows nothing of this student yet: run the same"
-            " command again after the next round, with another --out"
+            "no update of this institution is in force now, so it shows nothing of this student yet. Run the same"
+            " command again with another --out when a round has counted this node again (`collegium round list`). The"
+            " learner starts anew after a removal, so that the first rounds may close without this node."
         )
     return lines
 

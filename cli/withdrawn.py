@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ALIKE = 5  # problems that are shown
+PROGRESS = "`collegium unlearn status`"
 NOT_SHOWN = "what is on other members' disks, and whether the institution deleted its own data"
 
 
@@ -53,7 +54,7 @@ def certified(components: Any) -> str:
     parts = []
     if waiting:
         names = ", ".join(f"{c['component']}{_signed(c)}" for c in waiting)
-        parts.append(f"not yet: the state of {names}. Ask again after the next round")
+        parts.append(f"not yet: the state of {names}. Ask again when enough hosts have signed it: {PROGRESS}")
     if few:
         parts.append(f"not to be had: {', '.join(few)} has too few hosts for a certificate, whoever signs")
     done = len(components) - len(waiting) - len(few)
@@ -89,7 +90,8 @@ def _pending(report: Any) -> str:
     parts = parts if unsigned else []
     if kept:
         parts.append(f"{kept} withdrawn blobs are erased once they have")
-    return f"not yet: {'; '.join(parts) or 'old states are still erased'}; try again after the next round"
+    waiting = "; ".join(parts) or "old states are still erased"
+    return f"not yet: {waiting}. It takes no further round; follow it: {PROGRESS}"
 
 
 def _state(c: Any) -> str:

@@ -41,7 +41,7 @@ def test_what_is_not_certified_yet_is_said_beside_verified(capsys: pytest.Captur
     waits = {**PART, "label": "not certified yet", "attested": 3, "needed": 4, "removed_updates": 0}
     few = {**PART, "component": "head/mark", "label": "uncertified", "attested": 3, "needed": 3}
     out = told(capsys, waits, few)
-    assert "not yet: the state of head/pass (3 of 4 hosts). Ask again after the next round" in out
+    assert "not yet: the state of head/pass (3 of 4 hosts). Ask again when enough hosts have signed it" in out
     assert "not to be had: head/mark has too few hosts for a certificate, whoever signs" in out
     assert "uncertified by" not in out
 

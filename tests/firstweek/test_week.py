@@ -186,7 +186,7 @@ def _forget(north: School, root: Path) -> None:
     sent = north.command(*words, "--also", "ZO\u00c9", "--wait", 240).value
     assert sent["in_data"] is True
     assert sent["also"][0]["in_data"] is True
-    for _ in range(60):  # nothing in force shows nothing: then it is asked for again after the next round
+    for _ in range(60):  # nothing in force shows nothing: then it is asked for again until a round counts it
         if sent["verified"]:
             break
         receipt.unlink()
