@@ -9,6 +9,7 @@ from ..crypto.errors import UsageError
 from .files import check_new, check_new_folder, write_new
 from .options import ForceOption, HomeOption, JsonOption, existing_home
 from .output import emit, facts, progress, say, size
+from .proposals import at_home
 
 if TYPE_CHECKING:
     from ..node.home.paths import Home
@@ -115,7 +116,7 @@ def restore(
                 ("member's key", result["public_key"][:16]),
                 ("data folder", f"not in the backup; {there}"),
                 ("only one", ONE),
-                ("next", FOLLOWS),
+                ("next", at_home(FOLLOWS, folder)),
             ],
         )
 

@@ -34,6 +34,7 @@ from .files import check_new
 from .members import parse_member, read_members
 from .options import ForceOption, HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase
 from .output import confirm, emit, facts, say, table
+from .proposals import elsewhere
 from .quiet import of_home
 from .review import overview
 
@@ -95,7 +96,7 @@ def create(
     terms.check()
     people = [parse_member(text) for text in member or []] + (read_members(members) if members is not None else [])
     if not people:
-        raise UsageError("A charter needs members", "Give --member for each, as `collegium init` prints it.")
+        raise UsageError("A charter needs members", elsewhere("Give --member for each, as `collegium init` prints it."))
     founding.check_twice(people)
     founding.check_addresses(people, anyway=anyway)
     path = out if out is not None else home_of(home).charter
@@ -123,7 +124,7 @@ def create(
         console.print(
             f"Next: sign it yourself (`collegium charter sign{own}`), and send the signed file to every member."
         )
-        console.print("Each runs `collegium charter sign FILE` and sends its own copy back to you.")
+        console.print(elsewhere("Each runs `collegium charter sign FILE` and sends its own copy back to you."))
 
     for warning in drawn.warnings:
         say(f"warning: {warning}")

@@ -214,7 +214,7 @@ def _charter(home: Home, *, ledger: "Ledger | None", gone: bool) -> Iterator[Che
     charter, signed = read_charter(home.charter)
     missing = ", ".join(member.name for member in unsigned_members(charter, signed))
     if missing:
-        yield Check("charter", "fail", f"not signed by {missing}", "Let them run `collegium charter sign`, then merge.")
+        yield Check("charter", "fail", f"not signed by {missing}", "Let them run `charter sign`, then merge.")
     else:
         yield Check("charter", "ok", f"{charter.name}, signed by all {len(charter.members)}")
     yield from _membership(home, charter, ledger)

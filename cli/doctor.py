@@ -7,6 +7,7 @@ import typer
 from .monitor import CRITICAL, WARNING, Verdict
 from .options import HomeOption, JsonOption, home_of
 from .output import emit, table
+from .proposals import at_home
 
 
 def doctor(
@@ -35,7 +36,7 @@ def doctor(
     result: Any = {"ok": not failed, "checks": [check.as_map() for check in checks]}
 
     def people(out: Any) -> None:
-        rows = [(check.verdict, check.name, check.found, check.advice) for check in checks]
+        rows = [(check.verdict, check.name, at_home(check.found), at_home(check.advice)) for check in checks]
         table(out, ("", "check", "found", "what to do"), rows, empty="")
 
     emit(result, as_json, people)

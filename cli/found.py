@@ -34,6 +34,7 @@ from .drawing import (
 )
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import confirm, console, facts, prose, say, solid, table
+from .proposals import elsewhere
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -218,7 +219,7 @@ class Board:
         out = console()
         for name, text in given:
             out.print(f"For {name}:")
-            out.print(f"collegium join {text}", soft_wrap=True)
+            out.print(elsewhere(f"collegium join {text}"), soft_wrap=True)
             out.print()
         if given:
             prose(

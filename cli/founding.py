@@ -7,6 +7,7 @@ from ..crypto.errors import RefusedError, UsageError
 from ..node.words import lasting
 from .options import seconds_of
 from .output import say
+from .proposals import elsewhere
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,8 +77,10 @@ def next_steps(path: "Path", missing: "Sequence[str]") -> list[str]:
     """Return the next steps with a charter that this member has signed, in lines."""
     if not missing:
         return [
-            "Signed by everybody. A member whose copy lacks signatures takes them over from this file:"
-            f" `collegium charter sign --merge {path.name}`.",
+            elsewhere(
+                "Signed by everybody. A member whose copy lacks signatures takes them over from this file:"
+                f" `collegium charter sign --merge {path.name}`."
+            ),
             "Next: `collegium node start`.",
         ]
     return [

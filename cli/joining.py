@@ -24,6 +24,7 @@ from .options import (
     read_passphrase,
 )
 from .output import emit, facts, say, short, table
+from .proposals import elsewhere
 from .read import public_key
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def invite(
             console.print(found["text"], soft_wrap=True)
             say(f"invitation {found['invitation']}, good until {found['expires']}")
         say(f"it leads to {', '.join(found['addresses'])}")
-        say("The institution runs: collegium join FILE-OR-TEXT")
+        say(elsewhere("The institution runs: collegium join FILE-OR-TEXT"))
 
     emit(found, as_json, people)
 

@@ -10,6 +10,7 @@ from ..protocol.bounds import MAX_HEIGHT
 from .files import check_new, write_new
 from .options import ForceOption, HomeOption, JsonOption, existing_home
 from .output import emit, facts, names, plain, progress, short, size, table
+from .proposals import elsewhere
 from .read import answer, warn_of_missing_data
 
 if TYPE_CHECKING:
@@ -246,6 +247,10 @@ def _inert(out: Any, refused: Any) -> None:
         out.print(f"inert records, refused by every member alike: {text}")
 
 
+def _checked_by_anybody(file: Path) -> str:
+    return elsewhere(f"anybody checks it: collegium ledger verify {file}")
+
+
 @app.command("export")
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it goes.")],
@@ -267,7 +272,7 @@ def export(
         write_new(file, frames(source, height), force=force)
     length = file.stat().st_size
     result = {"file": str(file), "height": height, "bytes": length}
-    text = f"{height} blocks, {size(length)}, written to {file}; anybody checks it: collegium ledger verify {file}"
+    text = f"{height} blocks, {size(length)}, written to {file}; {_checked_by_anybody(file)}"
     emit(result, as_json, lambda out: out.print(text))
 
 
@@ -295,7 +300,7 @@ def prove(
         data, checked = make(source, reference, at)
     write_new(file, [data], force=force)
     result: Any = {"file": str(file), "bytes": len(data), **checked.as_map()}
-    text = f"{size(len(data))}, written to {file}; anybody checks it: collegium ledger verify {file}"
+    text = f"{size(len(data))}, written to {file}; {_checked_by_anybody(file)}"
 
     def people(out: Any) -> None:
         _outsider(out, result, None)
@@ -334,9 +339,7 @@ def consistency(
     def people(out: Any) -> None:
         _outsider(out, result, None)
         if out_file is not None:
-            out.print(
-                f"{size(len(data))}, written to {out_file}; anybody checks it: collegium ledger verify {out_file}"
-            )
+            out.print(f"{size(len(data))}, written to {out_file}; {_checked_by_anybody(out_file)}")
 
     emit(result, as_json, people)
 

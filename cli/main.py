@@ -40,7 +40,8 @@ from . import (
     unlearn,
 )
 from .options import SETTINGS, HomeOption, home_path
-from .output import json_text
+from .output import fitted, json_text
+from .proposals import at_home
 from .streams import NobodyReads, give_up, guarded
 
 EXIT_CODES = {
@@ -111,13 +112,13 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    SETTINGS.home = home
+    SETTINGS.home = SETTINGS.named = home
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `EXIT_CODES` lists them."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    SETTINGS.home = None
+    SETTINGS.home = SETTINGS.named = None
     as_json = "--json" in words
     with guarded():
         try:
@@ -173,14 +174,14 @@ def _internal(error: Exception, as_json: bool) -> int:
 
 
 def _report_failure(error: CollegiumError, as_json: bool) -> int:
-    message = error.message if isinstance(error, OperatorError) else str(error)
-    advice = error.advice if isinstance(error, OperatorError) else ""
+    message = at_home(error.message if isinstance(error, OperatorError) else str(error))
+    advice = at_home(error.advice) if isinstance(error, OperatorError) else ""
     if as_json:
         return _say_json(message, advice, error.exit_code)
     red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
-    sys.stderr.write(f"{red}error: {shown(message, breaks=True)}{plain}\n")
+    sys.stderr.write(f"{red}{fitted(f'error: {shown(message, breaks=True)}')}{plain}\n")
     if advice:
-        sys.stderr.write(f"  {shown(advice, breaks=True)}\n")
+        sys.stderr.write(fitted(f"  {shown(advice, breaks=True)}") + "\n")
     return error.exit_code
 
 

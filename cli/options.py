@@ -29,9 +29,10 @@ PassphraseOption = Annotated[
 
 @dataclass(slots=True)
 class Settings:
-    """The options before the noun: `collegium --home DIR node status`."""
+    """The options before the noun: `collegium --home DIR node status`. `named` is the --home of either place."""
 
     home: Path | None = None
+    named: Path | None = None
 
 
 SETTINGS = Settings()
@@ -42,6 +43,7 @@ def home_path(option: Path | None = None) -> Path:
 
     Raises UsageError if a ~ in it stands for nothing.
     """
+    SETTINGS.named = option or SETTINGS.named
     named = option or SETTINGS.home or os.environ.get(HOME_VARIABLE) or DEFAULT_HOME
     try:
         return Path(named).expanduser()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import typer
 
 from ..crypto.errors import RefusedError, UsageError
 from ..protocol.names import shown, visible
+from .proposals import at_home
 from .streams import Trimmed
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def console(*, stderr: bool = False, like: "Console | None" = None) -> "Console"
 
     class Safe(Console):
         def print(self, *objects: Any, **options: Any) -> None:
-            super().print(*(shown(o, breaks=True) if isinstance(o, str) else o for o in objects), **options)
+            super().print(*(shown(at_home(o), breaks=True) if isinstance(o, str) else o for o in objects), **options)
 
     if like is not None:
         colours: dict[str, Any] = {"force_terminal": like.is_terminal, "no_color": like.no_color}
@@ -67,8 +69,23 @@ def console(*, stderr: bool = False, like: "Console | None" = None) -> "Console"
 
 
 def say(text: str) -> None:
-    """Print a message to the operator beside the answer."""
-    sys.stderr.write(shown(text, breaks=True) + "\n")
+    """Print a message to the operator beside the answer; at a terminal no word of it is broken."""
+    sys.stderr.write(fitted(shown(at_home(text), breaks=True)) + "\n")
+
+
+def fitted(text: str) -> str:
+    """Return a message of lines for standard error: wrapped at a terminal, one line each elsewhere."""
+    if not sys.stderr.isatty():
+        return text
+    lines = []
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip(" ")))
+        lines += [indent + part for part in _wrapped(line.lstrip(" "), _terminal_width() - len(indent))]
+    return "\n".join(lines)
+
+
+def _terminal_width() -> int:
+    return shutil.get_terminal_size((PIPE, 24)).columns
 
 
 def recovery_price() -> str:
@@ -91,10 +108,12 @@ def agreed(question: str, yes: bool) -> bool:
     """Ask, unless `yes` answers, and return the answer. Raises UsageError, with the question, without a terminal."""
     if yes:
         return True
+    question = at_home(question)
     if not sys.stdin.isatty():
         advice = "Give --yes to confirm. Nothing was done."
         raise UsageError(f"There is no terminal to ask at: {question}", advice)
-    return typer.confirm(question, err=True)
+    with_choice = fitted(f"{question}{SOLID}[y/N]")  # typer adds this to the last line
+    return typer.confirm(with_choice.removesuffix("[y/N]").rstrip(), err=True)
 
 
 def table(out: "Console", columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
@@ -196,7 +215,7 @@ def facts(out: "Console", pairs: Sequence[tuple[str, object]]) -> None:
 
 def prose(out: "Console", text: str) -> None:
     """Print sentences, wrapped as `facts` are."""
-    for line in _wrapped(text, _width(out)):
+    for line in _wrapped(at_home(text), _width(out)):
         out.print(line)
 
 

@@ -11,6 +11,7 @@ from .files import check_new, write_new
 from .motions import WaitOption, YesOption, follow, known_motions
 from .options import ForceOption, HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import confirm, emit
+from .proposals import elsewhere
 from .read import public_key
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _claim(
     def people(console: Any) -> None:
         console.print(f"statement written to {path}: key {result['key']} replaces {old.hex()}")
         console.print(
-            "next: a member asks you by telephone, runs `collegium peer rekey STATEMENT`, and the others vote"
+            elsewhere("next: a member asks you by telephone, runs `collegium peer rekey STATEMENT`; the others vote")
         )
 
     emit(result, as_json, people)

@@ -10,6 +10,7 @@ from . import deletion_receipts, putting_off, student, withdrawn
 from .files import check_new, write_new
 from .options import ForceOption, HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import confirm, emit, facts, progress, recovery_price, say, table
+from .proposals import elsewhere
 from .read import answer, from_store
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def statement(
     value = WithdrawalStatement(charter.federation, identity.public_key, "all", "refold", through)
     write_new(out, [(sign(identity, value).wire.hex() + "\n").encode()], force=force)
     result = {"statement": str(out), "key": identity.public_key.hex(), "through": through}
-    text = f"written to {out}; a member carries it: collegium unlearn carry FILE"
+    text = elsewhere(f"written to {out}; a member carries it: collegium unlearn carry FILE")
     emit(result, as_json, lambda console: console.print(text))
 
 

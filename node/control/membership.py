@@ -101,7 +101,7 @@ def routes(daemon: Daemon) -> list[Route]:
         if not 1 <= days <= 365:
             raise UsageError("an invitation is good for 1 to 365 days")
         if key and len(_hex(key)) != 32:
-            raise UsageError("the candidate's key is not 64 hexadecimal digits", "`collegium init` prints it.")
+            raise UsageError("the candidate's key is not 64 hexadecimal digits", "`init` prints it there.")
         if any(name and name == g.name and not g.withdrawn and not g.application for g in daemon.admission.issued):
             raise UsageError(f"an invitation for {name!r} is open", "Withdraw it first, or choose another name.")
         addresses = tuple(daemon.core.options.addresses)

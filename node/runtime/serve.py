@@ -37,9 +37,7 @@ def load(home: Home, passphrase: str | None) -> tuple[Config, Charter, SignedCha
     missing = unsigned_members(charter, signed)
     if missing:
         names = ", ".join(sorted(member.name for member in missing))
-        raise RefusedError(
-            f"the charter {home.charter} is not signed by {names}", "Let them run `collegium charter sign`."
-        )
+        raise RefusedError(f"the charter {home.charter} is not signed by {names}", "Let them run `charter sign`.")
     if charter.member(identity.public_key) is None and not home.joining.exists() and not home.database.exists():
         raise RefusedError(
             f"this node's key {identity.public_key.hex()[:16]} is not a member of federation {charter.name!r}",

@@ -31,7 +31,7 @@ from .certificate import LIMIT, State, keys_of, opened, state_of
 from .heads import CosignedHead, Walk
 from .outsiders import Source
 
-ADVICE = "Ask the institution for another receipt: collegium unlearn subject."
+ADVICE = "Ask the institution for another receipt: `unlearn subject`."
 END, NOBODY = b"\x01", b"\x02"  # what follows the sealed content; NOBODY: the institution had no record of the id
 
 

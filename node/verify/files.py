@@ -39,7 +39,7 @@ OPENING_LIMIT = CHARTER_FILE_LIMIT + 1024
 HEAD_LIMIT = 512 << 10
 RECORD_LIMIT = SIGNATURE_SIZE + Record.LIMIT
 CLAIM_LIMIT = RECORD_LIMIT + 8192
-ADVICE = "Get an intact copy from its author, or have it made again (collegium ledger export, prove, consistency)."
+ADVICE = "Get an intact copy from its author, or have it made again (`ledger export`, `prove`, `consistency`)."
 
 T = TypeVar("T")
 Path_ = Annotated[tuple[Bytes32, ...], Size(0, 128)]

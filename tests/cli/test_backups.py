@@ -72,7 +72,7 @@ def test_a_backup_has_all_that_a_home_needs_and_comes_back_as_it_was(
     assert run("ledger", "verify", "--no-states", "--home", tmp_path / "new").code == 0
     text = " ".join(run("node", "restore", file, tmp_path / "newer").out.split())
     assert "two daemons with one key contradict each other" in text
-    assert "`collegium unlearn resume`" in text
+    assert f"`collegium --home {tmp_path / 'newer'} unlearn resume`" in text
 
 
 def test_it_says_that_it_holds_the_key_and_writes_over_nothing(run: "Run", full: Home, tmp_path: Path) -> None:

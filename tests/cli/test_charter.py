@@ -163,14 +163,14 @@ def test_every_step_of_signing_says_the_next(run: "Run", tmp_path: Path) -> None
     north, south = node(run, tmp_path, "north", 4001), node(run, tmp_path, "south", 4002)
     words = ("--preset", "digits", "--no-dp", "--member", north["member"], "--member", south["member"])
     made = run("charter", "create", "--home", tmp_path / "north", "--name", "t", *words)
-    assert "sign it yourself (`collegium charter sign`)" in made.out
+    assert f"sign it yourself (`collegium --home {tmp_path / 'north'} charter sign`)" in made.out
     charter = tmp_path / "north" / "charter.bin"
     first = run("charter", "sign", "--yes", "--home", tmp_path / "north").out
     assert "Still to sign: south." in first
     assert f"send {charter} to them" in first
     last = run("charter", "sign", "--yes", charter, "--home", tmp_path / "south").out
     assert "Signed by everybody" in last
-    assert "collegium node start" in last
+    assert f"collegium --home {tmp_path / 'south'} node start" in last
 
 
 def test_a_file_that_is_no_charter_and_one_that_is_not_there_are_told_apart(run: "Run", tmp_path: Path) -> None:

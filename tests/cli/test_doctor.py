@@ -201,7 +201,7 @@ def test_a_daemon_that_runs_already_is_no_reason_to_stop_it(home: Home, run: "Ru
         answer = run("node", "start", "--home", home.root)
     assert answer.code == 2
     assert f"runs already (pid {os.getpid()})" in answer.err
-    assert "collegium node status" in answer.err
+    assert f"collegium --home {home.root} node status" in answer.err
     assert "Stop it first" not in answer.err
 
 

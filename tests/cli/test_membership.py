@@ -65,7 +65,7 @@ def test_members_and_motions_are_read_from_the_files(run: "Run", home: Home, clu
 def test_what_needs_the_daemon_says_so(run: "Run", home: Home, words: tuple[str, ...]) -> None:
     answer = run("peer", *words, "--home", home.root)
     assert answer.code == 4
-    assert "collegium node start" in answer.err
+    assert f"collegium --home {home.root} node start" in answer.err
 
 
 def test_what_is_no_invitation_is_refused_with_advice(run: "Run", tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_former_member_takes_a_new_key_only_while_no_daemon_uses_the_old(
     with hold(home):
         answer = run(*words)
     assert answer.code == 2
-    assert "collegium node stop" in answer.err
+    assert f"collegium --home {home.root} node stop" in answer.err
     assert home.key.read_bytes() == before
     assert run(*words).code == 4, "nobody is there to apply to"
     assert home.key.read_bytes() != before

@@ -2,13 +2,14 @@
 
 import errno
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from collegium.cli import component
+from collegium.cli import component, output
 from collegium.cli.output import console, emit, facts, say, table
 from collegium.node.home import Home
 from collegium.protocol.names import shown, visible
@@ -118,6 +119,23 @@ def test_facts_in_a_pipe_keep_to_80_columns(
     assert max(map(len, lines)) <= room
     assert max(map(len, lines)) > room - 10
     assert " ".join(" ".join(lines).split()) == f"a long name of a fact {text.strip()}"
+
+
+def test_a_message_at_a_terminal_breaks_no_word_and_keeps_its_indentation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = (
+        "  Training again in 5 recovery rounds, with fresh draws and noise, is charged to essays and to scores alike."
+    )
+    output.say(text)
+    assert capsys.readouterr().err == text + "\n", "one line for grep"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    output.say(text)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("  ") and len(line) <= 80 for line in lines)
+    assert " ".join(" ".join(lines).split()) == text.strip()
 
 
 def test_a_table_in_a_pipe_has_a_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:

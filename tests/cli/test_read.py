@@ -143,7 +143,7 @@ def test_a_node_that_never_ran_says_so(run: "Run", home: Home) -> None:
     home.database.unlink()
     answer = run("round", "list", "--home", home.root)
     assert answer.code == 2
-    assert "collegium node start" in answer.err
+    assert f"collegium --home {home.root} node start" in answer.err
 
 
 def test_verify_prints_what_to_pin_and_holds_to_it(run: "Run", home: Home) -> None:
@@ -241,7 +241,7 @@ def test_commands_that_command_need_a_daemon(run: "Run", home: Home) -> None:
     for words in (("node", "stop"), ("unlearn", "request", "--yes"), ("unlearn", "request")):
         answer = run(*words, "--home", home.root)
         assert answer.code == 4
-        assert "collegium node start" in answer.err
+        assert f"collegium --home {home.root} node start" in answer.err
 
 
 def test_peers_are_added_and_removed_without_a_daemon(run: "Run", home: Home) -> None:
