@@ -1,18 +1,22 @@
-"""What the removal of students costs, before it is asked for: the shared model's quality, and ε of training again."""
+"""The price of a withdrawal, before it is asked for: the model's quality, ε of training again, the others' work."""
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ..crypto.errors import CollegiumError, OperatorError
+from ..node.words import counted
 from . import spent
-from .output import Progress, progress, say
+from .output import Progress, progress, say, size
 
 if TYPE_CHECKING:
+    from ..consensus.components import Entry
     from ..node.home import Home
     from ..node.learner.answers import Figure
     from ..node.views import Context
+    from ..node.views.shapes_membership import CostToOthers
     from ..node.views.shapes_privacy import RetrainingCost
 
+MANY_COMPONENTS = 4  # more are counted, not named
 METRICS = {"auc": "AUC", "r2": "R²"}
 ADVICE = "Name a data folder ([data] path): states are judged on its held-out students."
 
@@ -28,11 +32,13 @@ class TaskPrice(TypedDict):
 
 
 class Price(TypedDict):
-    """The price of a removal: figures, or the reason why there are none, and ε of the recovery rounds by modality."""
+    """The price of a removal: figures, or the reason why there are none, ε of the recovery rounds by modality, and what
+    the other members do for it."""
 
     quality: list[TaskPrice]
     not_measured: str | None
     retraining: "list[RetrainingCost]"
+    others: "CostToOthers"
 
 
 def price(home: "Home", updates: Collection[bytes], *, quiet: bool) -> Price:
@@ -44,7 +50,8 @@ def price(home: "Home", updates: Collection[bytes], *, quiet: bool) -> Price:
             quality = _quality(home, updates, step)
         except CollegiumError as error:
             reason = error.message if isinstance(error, OperatorError) else str(error)
-    return {"quality": quality, "not_measured": reason, "retraining": _retraining(home)}
+    retraining, others = _retraining(home, updates)
+    return {"quality": quality, "not_measured": reason, "retraining": retraining, "others": others}
 
 
 def show(cost: Price) -> None:
@@ -69,11 +76,52 @@ def show(cost: Price) -> None:
             f" {line['modality']}: ε {spent.shown(line['epsilon_now'])} now, {spent.shown(line['epsilon_then'])} after"
             f" {line['rounds']} rounds, of {budget}; {fits}."
         )
+    show_others(cost["others"])
     if cost["retraining"]:
         say(
             "To withdraw and not train again: --no-retrain. Several students in one command, or at one time (--at),"
             " open no more recovery rounds than one."
         )
+
+
+def show_others(cost: "CostToOthers") -> None:
+    """Say what the other members do for it, if it changes a state."""
+    if not cost["members"] or not cost["refold"]:
+        return
+    parts = [f"{counted(part['rounds'], 'round')} of {part['component']}" for part in cost["refold"]]
+    if len(parts) > MANY_COMPONENTS:
+        rounds = sum(part["rounds"] for part in cost["refold"])
+        parts = [f"{counted(rounds, 'round')} of {len(parts)} components"]
+    who = "The other member" if cost["members"] == 1 else f"Each of the {cost['members']} other members"
+    bytes_read = size(sum(part["bytes"] for part in cost["refold"]))
+    say(
+        f"{who} folds {', '.join(parts)} again ({bytes_read} of updates on its disk). In the {cost['recovery_rounds']}"
+        f" recovery rounds it fetches about {size(cost['recovery_bytes'])} of updates, and pays in ε if it trains."
+    )
+
+
+def of_request(home: "Home", scope: "Mapping[str, Any]") -> "CostToOthers":
+    """Return what the other members do if this node withdraws a scope (cli/unlearn.py `parse_scope`)."""
+    from ..consensus.membership import earlier
+    from ..node import views
+    from .read import from_store
+
+    def read(context: "Context") -> "CostToOthers":
+        me = context.me or b""
+        own = {me, *earlier(context.ledger.roll, me)}
+        prefixes = tuple(prefix.lower() for prefix in scope["updates"])
+
+        def covered(component: str, number: int, entry: "Entry") -> bool:
+            if entry.author not in own:
+                return False
+            if prefixes:
+                return entry.update.hex().startswith(prefixes)
+            named = not scope["components"] or component in scope["components"]
+            return named and (not scope["first"] or scope["first"] <= number <= scope["last"])
+
+        return views.cost_to_others(context, covered)
+
+    return from_store(home, read)
 
 
 def _quality(home: "Home", updates: Collection[bytes], step: Progress | None) -> list[TaskPrice]:
@@ -109,15 +157,16 @@ def _compared(task: str, now: "Figure", without: "Figure") -> TaskPrice:
     }
 
 
-def _retraining(home: "Home") -> "list[RetrainingCost]":
+def _retraining(home: "Home", updates: Collection[bytes]) -> "tuple[list[RetrainingCost], CostToOthers]":
     from ..node import views
     from ..node.core.contribution import RECOVERY_ROUNDS
     from ..node.home import config as settings
     from ..node.home.policies import policies
     from .read import from_store
 
-    def read(context: "Context") -> "list[RetrainingCost]":
+    def read(context: "Context") -> "tuple[list[RetrainingCost], CostToOthers]":
         in_force = policies(settings.load(home.config), context.charter)
-        return views.retraining_cost(context, in_force, RECOVERY_ROUNDS)
+        others = views.cost_to_others(context, lambda _name, _number, entry: entry.update in updates)
+        return views.retraining_cost(context, in_force, RECOVERY_ROUNDS), others
 
     return from_store(home, read)

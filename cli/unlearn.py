@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
-from . import deletion_receipts, putting_off, student, withdrawn
+from . import deletion_receipts, putting_off, removal, student, withdrawn
 from .files import check_new, write_new
 from .options import ForceOption, HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import confirm, emit, facts, progress, recovery_price, say, table
@@ -71,6 +71,8 @@ def request(
     name = client.status()["federation"]["name"]  # so that nobody is asked in vain
     stops = "" if any(scope.values()) else " This node then contributes no more."
     what = f"Withdraw {_in_words(scope)} that this node contributed to {name!r}? It cannot be taken back.{stops}"
+    if not yes:
+        removal.show_others(removal.of_request(node_home, scope))
     confirm(f"{what} {recovery_price()}", yes)
     sent = client.request_withdrawal(scope)
     if not sent["signing"]:

@@ -11,7 +11,7 @@ from .note import Level, Note, NoteKind
 from .privacy import forecast, privacy, privacy_log, privacy_plan, retraining_cost, spent_notes
 from .rounds import round_detail, rounds
 from .status import components, find_member, member_named, peers, status
-from .unlearn import unlearn
+from .unlearn import cost_to_others, unlearn
 
 __all__ = [
     "Context",
@@ -21,6 +21,7 @@ __all__ = [
     "Note",
     "NoteKind",
     "components",
+    "cost_to_others",
     "find_member",
     "forecast",
     "how_it_ended",

@@ -60,6 +60,27 @@ class Withdrawals(TypedDict):
     withdrawals: list[WithdrawalShown]
 
 
+class RefoldCost(TypedDict):
+    """What each other member computes again of one component: rounds, the updates left in them, and their bytes."""
+
+    component: str
+    rounds: int
+    updates: int
+    bytes: int
+
+
+class CostToOthers(TypedDict):
+    """What a withdrawal costs each of the other members, in computing and transfer.
+
+    `recovery_bytes` are of the updates that each fetches in the recovery rounds, if these are like the last rounds.
+    """
+
+    members: int
+    refold: list[RefoldCost]
+    recovery_rounds: int
+    recovery_bytes: int
+
+
 class MotionCommon(TypedDict):
     """The common fields of open and ended motions."""
 

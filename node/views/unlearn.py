@@ -1,15 +1,27 @@
-"""Withdrawals: agreed, refolded, certified, erased."""
+"""Withdrawals: agreed, refolded, certified, erased; and what one costs the other members."""
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 
+from ...consensus.components import Entry
 from ...consensus.ledger import Withdrawn, names
+from ..core.contribution import RECOVERY_ROUNDS
 from ..home.scheduled import Scheduled
 from ..words import counted
 from .context import Context, local, moment
 from .membership import scope
 from .note import Note, NoteKind
-from .shapes_membership import ScheduledBatch, Withdrawals, WithdrawalShown, WithdrawnComponent
+from .shapes_membership import (
+    CostToOthers,
+    RefoldCost,
+    ScheduledBatch,
+    Withdrawals,
+    WithdrawalShown,
+    WithdrawnComponent,
+)
+
+Covered = Callable[[str, int, Entry], bool]  # of a component's round: whether the withdrawal takes this update
 
 
 def unlearn(context: Context) -> Withdrawals:
@@ -53,6 +65,28 @@ def scheduled_notes(context: Context) -> list[Note]:
         for batch in scheduled(context)
         for ahead in [datetime.fromisoformat(batch["at"]).timestamp() > time.time()]
     ]
+
+
+def cost_to_others(context: Context, covered: Covered) -> CostToOthers:
+    """Return what each other member computes again and fetches after a withdrawal that takes the `covered` updates.
+
+    Every state from the first round with such an update on is folded again, from the updates that are left.
+    """
+    refold: list[RefoldCost] = []
+    recovery = 0
+    for name, component in sorted(context.ledger.components.items()):
+        touched = [r.number for r in component.rounds if any(covered(name, r.number, e) for e in r.entries)]
+        if touched:
+            again = [r for r in component.rounds if r.number >= touched[0]]
+            left = [e for r in again for e in r.entries if not covered(name, r.number, e)]
+            size = sum(entry.size for entry in left)
+            refold.append({"component": name, "rounds": len(again), "updates": len(left), "bytes": size})
+        spec = context.charter.component(name)
+        if spec is not None and not spec.is_statistic:
+            last = next((r.entries for r in reversed(component.rounds) if r.entries), ())
+            recovery += RECOVERY_ROUNDS * sum(entry.size for entry in last)
+    others = len(context.ledger.members) - (context.me in context.ledger.members)
+    return {"members": others, "refold": refold, "recovery_rounds": RECOVERY_ROUNDS, "recovery_bytes": recovery}
 
 
 def _withdrawal(context: Context, withdrawal: Withdrawn) -> WithdrawalShown:

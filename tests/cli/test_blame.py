@@ -272,6 +272,14 @@ def test_what_a_removal_costs_is_the_refold_without_just_these_updates(
     assert digit["now"] != digit["without"]
     assert digit["held_out"] > 0
     assert cost["not_measured"] is None
+    rounds = [r for r in ledger.components[HEAD].rounds if any(e.update in updates for e in r.entries)]
+    again = [r for r in ledger.components[HEAD].rounds if r.number >= rounds[0].number]
+    left = [e.size for r in again for e in r.entries if e.update not in updates]
+    (refold,) = cost["others"]["refold"]
+    assert refold == {"component": HEAD, "rounds": len(again), "updates": len(left), "bytes": sum(left)}
+    assert cost["others"]["members"] == len(trained.nodes) - 1
+    last = [c.rounds[-1] for c in ledger.components.values() if "statistic" not in c.name]
+    assert cost["others"]["recovery_bytes"] == 5 * sum(e.size for round_ in last for e in round_.entries) > 0
 
     # Where it cannot be measured it says why.
     configure(node, None)

@@ -326,6 +326,9 @@ def test_the_price_is_named_where_nobody_can_be_asked(run: "Run", home: Home, mo
     answer = run("unlearn", "request", "--home", home.root)
     assert answer.code == 2
     assert "Withdraw everything that this node contributed to 'schools'? It cannot be taken back." in answer.err
+    assert "Each of the 3 other members folds 4 rounds of head/task0 again (" in answer.err
+    one = run("unlearn", "request", "--component", "head/task0", "--rounds", "3..4", "--home", home.root)
+    assert "Each of the 3 other members folds 2 rounds of head/task0 again (" in one.err
     assert "Give --yes to confirm. Nothing was done." in answer.err
 
 
