@@ -20,6 +20,11 @@ WITHDRAWN = (
     "What is withdrawn later stays in it: where that has to be gone, delete the backups that are older. The data folder"
     " is not in it."
 )
+REMOVALS = (
+    "The list of removed students is in it, and on no other machine. If this disk and the key are both lost, and the"
+    " member comes back with a new key and without a backup, its node trains on them again as long as the data have"
+    " them: take them out of the data folder, and make a backup after each removal."
+)
 ONE = (
     "Start it only if the home that it is a copy of runs nowhere any more, and never will: two daemons with one key"
     " contradict each other, and that expels the member."
@@ -48,11 +53,11 @@ def backup(
         write_new(file, made.parts(), force=force)
     for name in made.damaged:
         say(f"warning: {node_home.root / name} is damaged on disk and was left out; a restored home fetches it again")
-    entries = made.entries.values()
     result: Any = {
         "file": str(file),
         "bytes": file.stat().st_size,
-        "files": len(entries),
+        "files": len(made.files),
+        "bytes_of_home": sum(entry.size for entry in made.files.values()),
         "federation": made.head.federation,
         "height": made.head.height,
         "public_key": made.head.public_key,
@@ -65,10 +70,11 @@ def backup(
         facts(
             out,
             [
-                ("backup", file),
-                ("holds", f"{len(entries)} files, {size(result['bytes'])}, as of {_moment(result)}"),
+                ("backup", f"{file}, {size(result['bytes'])}"),
+                ("holds", f"{result['files']} files, {size(result['bytes_of_home'])}, as of {_moment(result)}"),
                 ("key", SEALED_KEY if result["sealed"] else OPEN_KEY),
                 ("keep in mind", WITHDRAWN),
+                ("removed students", REMOVALS),
             ],
         )
 

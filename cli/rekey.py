@@ -10,12 +10,17 @@ from ..crypto.errors import CollegiumError, UnreachableError, UsageError
 from .files import check_new, write_new
 from .motions import WaitOption, YesOption, follow, known_motions
 from .options import ForceOption, HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
-from .output import confirm, emit
+from .output import confirm, emit, say
 from .proposals import elsewhere
 from .read import public_key
 
 if TYPE_CHECKING:
     from ..node.control.client import Client
+
+NO_REMOVALS = (
+    "warning: this directory knows of no student that was removed under the old key, and the others do not tell it:"
+    " before it trains, take such students out of the data folder, or remove them again (`collegium unlearn subject`)."
+)
 
 
 def rekey(
@@ -99,6 +104,7 @@ def _claim(
     from ..node.home import joining, keys
     from ..node.home.config import load as load_config
     from ..node.store.files import write_atomic
+    from ..node.unlearning.students import load_excluded
     from ..node.verify import read_charter
     from ..protocol.charter import dump_file
     from ..protocol.membership import Rekeying
@@ -123,6 +129,8 @@ def _claim(
         write_atomic(node_home.charter, dump_file(signed))
     joining.save(node_home, joining.Joining(load_config(node_home.config).node.name, replaces=old))
     write_new(path, [(wire.hex() + "\n").encode()], force=force)
+    if not load_excluded(node_home).tags:
+        say(NO_REMOVALS)
     result: Any = {"statement": str(path), "old_key": old.hex(), "key": identity.public_key.hex()}
 
     def people(console: Any) -> None:

@@ -42,6 +42,11 @@ class Backup:
     damaged: list[str] = field(default_factory=list)
     done: int = 0
 
+    @property
+    def files(self) -> dict[str, Entry]:
+        """The files of the home in it, without the archive's own head: those that a restore writes."""
+        return {name: entry for name, entry in self.entries.items() if name != HEAD}
+
     def parts(self) -> Iterator[bytes]:
         """Yield the archive's bytes. Files deleted meanwhile, because of a withdrawal, are not in it."""
         yield from self._whole(HEAD, self.head.dump())

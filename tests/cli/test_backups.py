@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -71,6 +72,11 @@ def test_a_backup_has_all_that_a_home_needs_and_comes_back_as_it_was(
         assert made.value["height"] == one.height() > 0
     assert run("ledger", "verify", "--no-states", "--home", tmp_path / "new").code == 0
     text = " ".join(run("node", "restore", file, tmp_path / "newer").out.split())
+    backup = " ".join(run("node", "backup", tmp_path / "again.tar", "--home", full.root).out.split())
+    (held,) = re.findall(r"holds (\d+ files, \S+ \S+), as of", backup)
+    assert f"holds {held}, as of" in text, "one count for what goes in and what comes back"
+    assert held.startswith(f"{len(after)} files")
+    assert "comes back with a new key and without a backup, its node trains on them again" in backup
     assert "two daemons with one key contradict each other" in text
     assert f"`collegium --home {tmp_path / 'newer'} unlearn resume`" in text
 

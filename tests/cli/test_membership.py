@@ -276,7 +276,9 @@ def test_a_claim_is_written_and_a_member_withdraws_by_itself(
     assert run("init", "--home", tmp_path / "again").code == 0
     name = cluster.charter.members[2].name
     words = ("peer", "rekey", "--claim", name, "--charter", home.charter, "--home", tmp_path / "again", "--json")
-    result = run(*words).value
+    claimed = run(*words)
+    result = claimed.value
+    assert "knows of no student that was removed under the old key" in claimed.err
     assert result["old_key"] == cluster.charter.members[2].key.hex()
     assert Path(result["statement"]).exists()
     assert run("peer", "rekey", "--claim", "nobody", "--charter", home.charter, "--home", tmp_path / "again").code == 2
