@@ -206,7 +206,8 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
 def review(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Say in plain words what a charter binds its members to: who is in, what leaves the house, ε, pace, rule."""
     charter, signed = _read(file, home)
-    found = reviewing.review(charter, signed) | {"quiet_hours": of_home(home_of(home), charter)}
+    place = home_of(home)
+    found = reviewing.review(charter, signed, place) | {"quiet_hours": of_home(place, charter)}
     emit(found, as_json, lambda out: reviewing.show(out, found))
 
 

@@ -256,7 +256,10 @@ def student(charter: "Charter") -> "dict[str, object] | None":
     cost = planned_cost(charter.components, charter.learning)
     if cost is None:
         return None
-    return asdict(cost) | {"epsilon": None if cost.epsilon is None else cost.epsilon / 1000}
+    return asdict(cost) | {
+        "epsilon": None if cost.epsilon is None else cost.epsilon / 1000,
+        "epsilon_with_reserve": None if cost.epsilon_with_reserve is None else cost.epsilon_with_reserve / 1000,
+    }
 
 
 def student_fact(found: "Mapping[str, Any] | None") -> str:
@@ -266,5 +269,7 @@ def student_fact(found: "Mapping[str, Any] | None") -> str:
     many = len(found["modalities"]) > 1
     over = f" over {', '.join(found['modalities'])}{' together' if many else ''}"
     value = "without a bound" if found["epsilon"] is None else f"ε {found['epsilon']:g} at δ {found['delta']:g}"
+    reserve, about = found["epsilon_with_reserve"], "about " if found["reserve_estimated"] else ""
+    later = "" if reserve is None else f"; {about}{reserve:g} once rounds after withdrawals have spent the reserve, too"
     more = "; the ε of each modality bounds that modality alone" if many else ""
-    return f"{value} after all {found['rounds']} planned rounds{over}{more}"
+    return f"{value} after all {found['rounds']} planned rounds{over}{later}{more}"

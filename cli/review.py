@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
+from ..crypto.errors import OperatorError
 from ..crypto.fingerprint import fingerprint
 from ..node.words import counted, lasting
 from . import founding
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..protocol.components import ComponentSpec
 
 DAY = 86_400.0  # seconds
+MANY_COLUMNS = 20  # more are counted
 PATIENCE = 2.0  # seconds without a word
 POLICIES = {
     "dp": "noised: differential privacy",
@@ -70,18 +72,25 @@ def overview(charter: "Charter", signed: "SignedCharter") -> dict[str, Any]:
     }
 
 
-def review(charter: "Charter", signed: "SignedCharter") -> dict[str, Any]:
-    """Return everything that a member agrees to by signing."""
+def review(charter: "Charter", signed: "SignedCharter", place: "Home | None" = None) -> dict[str, Any]:
+    """Return everything that a member agrees to by signing; with `place`, a home, also which columns it feeds."""
+    from ..node.core.contribution import RECOVERY_ROUNDS
+
     learning, rules = charter.learning, charter.rules
     floors = {floor.modality: floor for floor in learning.floors}
     leaves = [_leaves(charter, spec) for spec in charter.components]
     with taking_long("computing what the planned rounds cost one student …"):
         student = founding.student(charter)
     days = [one["bytes_a_day"] for one in leaves if one["bytes_a_day"] is not None]
+    a_round = sum(one["bytes"] for one in leaves if not one["once"])
+    once = sum(one["bytes"] for one in leaves if one["once"])
     return overview(charter, signed) | {
         "leaves": leaves,
-        "bytes_a_round": sum(one["bytes"] for one in leaves if not one["once"]),
+        "bytes_a_round": a_round,
         "bytes_a_day": sum(days) if days else None,
+        "bytes_planned_rounds": once + learning.planned_rounds * a_round,
+        "bytes_recovery_rounds": RECOVERY_ROUNDS * a_round,
+        "here": None if place is None else _here(place, charter),
         "privacy": [
             {
                 "modality": modality.name,
@@ -133,7 +142,7 @@ def examine(
     founding.check_addresses(charter.members, anyway=anyway)
     founding.check_policy(place, charter, anyway=anyway)
     founding.warn_of_lot(place, charter)
-    found = review(charter, signed) | {"quiet_hours": of_home(place, charter)}
+    found = review(charter, signed, place) | {"quiet_hours": of_home(place, charter)}
     if printed:
         show(console(), found)
     return found
@@ -151,6 +160,9 @@ def show(out: "Console", found: dict[str, Any]) -> None:
     table(out, ("member", "key, to read by telephone", "signed"), rows, empty="No members.")
     _heading(out, "What leaves this house")
     _show_leaves(out, found, count)
+    if found["here"] is not None:
+        _heading(out, "What it is made from here")
+        _show_here(out, found["here"])
     _heading(out, "What that may show of a student")
     _show_privacy(out, found)
     _heading(out, "How it goes")
@@ -196,7 +208,13 @@ def _show_leaves(out: "Console", found: dict[str, Any], count: int) -> None:
     a_day = (
         f"{size(found['bytes_a_day'])} a day at this pace"
         if found["bytes_a_day"] is not None
-        else "as often as rounds close: there is no pace"
+        else "as often as rounds close (there is no pace)"
+    )
+    bounded = any(p["epsilon"] for p in found["privacy"])
+    a_day += (
+        f", {size(found['bytes_planned_rounds'])} in the {found['planned_rounds']} planned rounds. Beyond these it goes"
+        f" on {'while ε lasts' if bounded else 'until it is paused'}. A withdrawal opens rounds of its own:"
+        f" {size(found['bytes_recovery_rounds'])} each time"
     )
     others = "" if count < 2 else f" Up to {counted(count - 1, 'member')} may fetch it here."
     prose(
@@ -205,6 +223,41 @@ def _show_leaves(out: "Console", found: dict[str, Any], count: int) -> None:
         " key and addresses; what it trains and withdraws; the number of students that it declares (lot_size, no count"
         " of the data); what each round cost in privacy; its votes.",
     )
+
+
+def _here(place: "Home", charter: "Charter") -> dict[str, Any] | None:
+    """Return which columns of this home's data folder are read, or why that is not known; None without a home."""
+    from ..node.data.feeds import house_columns
+    from ..node.data.manifest import read_manifest
+    from ..node.home import config as settings
+
+    if not place.config.exists():
+        return None
+    folder = settings.load(place.config).data.path
+    here: dict[str, Any] = {"folder": None if folder is None else str(folder), "columns": None, "why": ""}
+    if folder is None:
+        return here | {"why": "this home names no data folder ([data] path in config.toml), so it feeds nothing"}
+    try:
+        return here | {"columns": house_columns(read_manifest(folder), charter.learning)}
+    except OperatorError as error:
+        return here | {"why": f"not known: {error.message}"}
+
+
+def _show_here(out: "Console", here: dict[str, Any]) -> None:
+    columns = here["columns"]
+    if columns is None:
+        prose(out, f"{here['why'][:1].upper()}{here['why'][1:]}.")
+        return
+    rows = [(f"{feed['what']} {feed['name']}", feed["file"], _listed(feed["columns"])) for feed in columns["feeds"]]
+    table(out, ("it is", "from", "columns"), rows, empty="Nothing of this data folder is read under this charter.")
+    apart = f" {', '.join(columns['keys'])}: only to tell records and students apart." if columns["keys"] else ""
+    groups = f" {', '.join(columns['groups'])}: only for figures by group, kept here." if columns["groups"] else ""
+    prose(out, f"Updates are computed from these columns of {here['folder']}; no cell leaves.{apart}{groups}")
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - MANY_COLUMNS
+    return ", ".join(names[:MANY_COLUMNS]) + (f" and {more} more (--json has all)" if more > 0 else "")
 
 
 def _show_privacy(out: "Console", found: dict[str, Any]) -> None:

@@ -442,6 +442,8 @@ def test_a_student_pays_for_tasks_that_read_different_modalities_together(run: "
     drawn = run(*words, "--home", tmp_path / "a", "--epsilon", "8", "--anyway", "--json").value["student"]
     assert drawn["modalities"] == ["clicks", "scan", "table"]
     assert drawn["epsilon"] > 8, "each modality has 8 for itself, of which 6 for the planned rounds"
+    assert drawn["reserve_estimated"], "no modality's data reach all components"
+    assert drawn["epsilon"] < drawn["epsilon_with_reserve"] < 8 * len(drawn["modalities"])
     signed = run("charter", "sign", "--yes", "--home", tmp_path / "a", "--anyway")
     assert "over clicks, scan, table together" in " ".join(signed.out.split())
 

@@ -85,7 +85,64 @@ def test_a_review_says_everything_that_a_member_agrees_to(run: "Run", tmp_path: 
     ):
         assert text in screen
     assert run("charter", "review", tmp_path / "a" / "charter.bin").code == 0
+    once = sum(one["bytes"] for one in review["leaves"] if one["once"])
+    assert review["bytes_planned_rounds"] == once + 8 * review["bytes_a_round"]
+    assert review["bytes_recovery_rounds"] == 5 * review["bytes_a_round"]
+    assert (review["student"]["epsilon_with_reserve"], review["student"]["reserve_estimated"]) == (2.0, False)
+    assert review["student"]["epsilon"] == pytest.approx(1.5, abs=0.01)
+    assert "planned rounds over essay; 2 once rounds after withdrawals have spent the reserve, too" in screen
     assert run("charter", "review", tmp_path / "none").code == 2
+
+
+DATA = """format = 1
+[unit]
+subject = "student"
+max_records = 1
+[tables.marks]
+path = "marks.csv"
+key = "pupil"
+[[modality]]
+name = "table"
+kind = "tabular"
+columns = [{ name = "hours", low = 0, high = 40 }, { name = "town", levels = ["north", "south"] }]
+[[modality]]
+name = "clicks"
+kind = "tabular"
+columns = [{ name = "visits", low = 0, high = 40 }]
+[[task]]
+name = "grade"
+kind = "binary"
+column = "result"
+positive = ["pass"]
+[sensitive]
+columns = [{ name = "gender", levels = ["f", "m"] }]
+[split]
+share = 0.5
+salt = "x"
+"""
+
+
+def test_a_review_names_the_columns_of_this_house(run: "Run", tmp_path: Path) -> None:
+    home, folder = tmp_path / "a", tmp_path / "data"
+    member = node(run, tmp_path, "a", 4001)["member"]
+    (tmp_path / "model.toml").write_text(MODEL)
+    words = ("--name", "t", "--model", tmp_path / "model.toml", "--member", member, "--anyway")
+    assert run("charter", "create", "--home", home, *words).code == 0
+    assert "names no data folder" in " ".join(run("charter", "review", "--home", home).out.split())
+    folder.mkdir()
+    (home / "config.toml").write_text(f'[data]\npath = "{folder}"\n')
+    assert "Not known: " in run("charter", "review", "--home", home).out
+    (folder / "dataset.toml").write_text(DATA)
+    here = run("charter", "review", "--home", home, "--json").value["here"]["columns"]
+    assert [(feed["what"], feed["name"], feed["columns"]) for feed in here["feeds"]] == [
+        ("modality", "table", ["hours", "town"]),
+        ("task", "grade", ["result"]),
+    ], "clicks are in no modality of this charter"
+    assert (here["keys"], here["groups"]) == (["pupil", "student"], ["gender"])
+    screen = " ".join(run("charter", "review", "--home", home).out.split())
+    assert "modality table marks.csv hours, town" in screen
+    assert "gender: only for figures by group, kept here" in screen
+    assert run("charter", "review", home / "charter.bin", "--home", tmp_path / "nobody", "--json").value["here"] is None
 
 
 def test_signing_without_a_terminal_shows_the_review_and_does_nothing(run: "Run", tmp_path: Path) -> None:
