@@ -40,8 +40,9 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Predict every task for the records of a file, with the last certified states. A daemon may run or not."""
+    from ..node.metrics import nearly_certain
     from ..node.verify import home_model
-    from ..node.views.worth import MANY, certain, no_better
+    from ..node.views.worth import certain, no_better, too_certain
 
     node_home = existing_home(home)
     if not file.exists():
@@ -76,6 +77,11 @@ def predict(
         "certain": {
             name: certain(prediction.scores) for name, prediction in chosen.items() if prediction.kind != "regression"
         },
+        "nearly_certain": {
+            name: nearly_certain(prediction.scores)
+            for name, prediction in chosen.items()
+            if prediction.kind != "regression"
+        },
     }
     if not as_json:
         for name, c in model.components.items():
@@ -85,12 +91,9 @@ def predict(
             say(f"{name}: missing in {where} records")
         for name, reasons in result["no_better"].items():
             say(f"warning: {name} is no better than a constant on the held-out records here: {'; '.join(reasons)}")
-        for name, count in result["certain"].items():
-            if count and count >= MANY * len(rows):
-                say(
-                    f"warning: {name}: {count} of {len(rows)} records have a probability of 0.0 or 1.0."
-                    " Under noise that is no certainty: large weights look like it."
-                )
+        for name, count in result["nearly_certain"].items():
+            if doubt := too_certain(count, len(rows), name):
+                say(f"warning: {doubt}")
     separator, decimal, encoding = _spelling(node_home)
     if out is not None:
         text = io.StringIO(newline="")

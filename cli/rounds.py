@@ -131,6 +131,9 @@ def _evaluation(out: "Console", shown_round: "RoundDetail") -> None:
             if poor["generation"] == generation and poor["task"] in shown:
                 which = ", with the private components," if poor["personal"] else ""
                 out.print(f"{poor['task']}{which} is no better than a constant here: {'; '.join(poor['reasons'])}.")
+        for sure in shown_round["nearly_certain"]:
+            if sure["generation"] == generation and sure["task"] in shown:
+                out.print(f"{'with the private components, ' if sure['personal'] else ''}{sure['warning']}")
 
 
 def _figures(evaluation: "list[Measured]") -> list[tuple[object, ...]]:

@@ -10,6 +10,7 @@
 
 Accuracy comes with `accuracy_constant`, that of always predicting the commonest class, and with `brier`, the mean
 squared error of the probabilities, and `brier_constant`, that of the base rates. R² includes its constant.
+`nearly_certain` is the share of records of which the model is nearly certain, rightly or wrongly.
 
 Labels are [S, K, L] float32, NaN where unknown; L is 1 but for `multilabel`.
 """
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-from ..metrics import area_under_curve, macro_f1
+from ..metrics import area_under_curve, macro_f1, nearly_certain
 
 METRICS = {
     "binary": "auc",
@@ -86,11 +87,13 @@ def metrics(kind: str, values: Floats, labels: Floats) -> dict[str, float | None
         rates = labels.mean(0)
         common = float(np.maximum(rates, 1.0 - rates).mean())
         rest = {"accuracy": exact, "accuracy_constant": common, **_brier(values, labels, labels.shape[1])}
+        rest |= {"nearly_certain": nearly_certain(values) / len(values)}
         return {"auc": float(np.mean(defined)) if defined else None, **rest}
     truth, guess = labels[:, 0].astype(np.int64), values.argmax(1)
     right = float((guess == truth).mean())
     one_hot = np.eye(values.shape[1])[truth]
     constant = {"accuracy_constant": float(one_hot.mean(0).max()), **_brier(values, one_hot, 1)}
+    constant |= {"nearly_certain": nearly_certain(values) / len(values)}
     if kind == "binary":
         return {"auc": area_under_curve(values[:, 1], labels[:, 0]), "accuracy": right, **constant}
     more: dict[str, float | None] = {"accuracy": right, "macro_f1": macro_f1(guess, truth), **constant}

@@ -19,13 +19,14 @@ from .shapes import (
     Measured,
     MemberName,
     Missing,
+    NearlyCertain,
     NoBetter,
     RoundDetail,
     RoundFacts,
     RoundSummary,
     StateLabel,
 )
-from .worth import no_better
+from .worth import no_better, too_certain
 
 LIMIT = 200
 UNITS = {  # of a mean absolute error, by the kind of the task
@@ -88,6 +89,7 @@ def round_detail(context: Context, component: str, number: int, *, local: bool =
     if local:
         detail["evaluation"] = _evaluation(context, component, number)
         detail["no_better"] = _no_better(detail["evaluation"])
+        detail["nearly_certain"] = _nearly_certain(detail["evaluation"])
     return detail
 
 
@@ -130,6 +132,22 @@ def _no_better(evaluation: list[Measured]) -> list[NoBetter]:
         {"generation": generation, "task": task, "personal": personal, "reasons": reasons}
         for (generation, task, personal), metrics in by_metric.items()
         if (reasons := no_better(metrics))
+    ]
+
+
+def _nearly_certain(evaluation: list[Measured]) -> list[NearlyCertain]:
+    """Return the tasks of many of whose own held-out records the model is nearly certain."""
+    return [
+        {
+            "generation": figure["generation"],
+            "task": figure["task"],
+            "personal": figure["personal"],
+            "share": figure["value"],
+            "warning": warning,
+        }
+        for figure in evaluation
+        if figure["metric"] == "nearly_certain" and figure["group"] is None and figure["value"] is not None
+        if (warning := too_certain(figure["value"], 1.0, figure["task"], "held-out records"))
     ]
 
 

@@ -119,6 +119,16 @@ class NoBetter(TypedDict):
     reasons: list[str]
 
 
+class NearlyCertain(TypedDict):
+    """A task of many of whose held-out records the model is nearly certain: their share, and the warning."""
+
+    generation: int
+    task: str
+    personal: bool
+    share: float
+    warning: str
+
+
 class RoundDetail(RoundFacts):
     """A closed round in full. The figures, if they are asked for, are nobody else's business."""
 
@@ -129,6 +139,7 @@ class RoundDetail(RoundFacts):
     deciding_members: list[MemberName]
     evaluation: NotRequired[list[Measured]]
     no_better: NotRequired[list[NoBetter]]
+    nearly_certain: NotRequired[list[NearlyCertain]]
 
 
 class OnTheWay(MemberName):

@@ -1,10 +1,11 @@
-"""Whether a task is predicted better than by a constant, on this node's own held-out records. Nothing leaves."""
+"""What predictions are worth on this node's own held-out records: against a constant, and how sure. Nothing leaves."""
 
 from collections.abc import Mapping, Sequence
 
+from ..metrics import NEARLY, WRITTEN
+
 NAMES = {"accuracy": "accuracy", "brier": "Brier score"}
-SATURATED = 1e-6  # a probability so near 0 or 1 is written as 0.0 or 1.0
-MANY = 0.1  # share of the records: from this on, certain predictions are reported
+MANY = 0.1  # share of the records: from this on, nearly certain predictions are reported
 
 
 def no_better(metrics: Mapping[str, float | None]) -> list[str]:
@@ -26,4 +27,14 @@ def no_better(metrics: Mapping[str, float | None]) -> list[str]:
 
 def certain(scores: Sequence[Sequence[float]]) -> int:
     """Return the number of records with a class of probability 0.0 or 1.0, as written."""
-    return sum(any(p <= SATURATED or p >= 1.0 - SATURATED for p in row) for row in scores)
+    return sum(any(p <= WRITTEN or p >= 1.0 - WRITTEN for p in row) for row in scores)
+
+
+def too_certain(count: float, of: float, name: str, records: str = "records") -> str:
+    """Return the warning where so many records of all are nearly certain, "" where they are few."""
+    if not count or count < MANY * of:
+        return ""
+    return (
+        f"{name}: of {count / of:.0%} of the {records} it is nearly certain (a probability of {NEARLY:g} or more, or"
+        " 0.0). Under noise that is no certainty: large weights look like it."
+    )

@@ -175,7 +175,13 @@ def test_parquet_in_a_file_out_and_json(run: "Run", node: Home, file: Path, tmp_
     result = answer.value
     assert (result["records"], result["out"], result["missing"]) == (7, str(out), {})
     assert {c["state"] for c in result["components"].values()} == {"certified"}
-    assert set(result["no_better"]) == set(result["certain"]) == set(result["held_out"]) == {"digit"}
+    assert (
+        set(result["no_better"])
+        == set(result["certain"])
+        == set(result["nearly_certain"])
+        == set(result["held_out"])
+        == {"digit"}
+    )
     assert result["held_out"]["digit"] > 0
     assert len(out.read_text().splitlines()) == 8
     assert out.stat().st_mode & 0o777 == 0o600

@@ -78,7 +78,12 @@ def test_what_is_this_institutions_own_is_shown_for_the_asking_only(run: "Run", 
                 Metric(2, 1, "task0", "accuracy_constant", 0.46, 90, 1.0),
             ]
         )
-    worse, remarks = run(*words, "--local"), run(*words, "--local", "--json").value["no_better"]
+    with Store.open(home.database, cluster.charter.federation) as store:
+        store.put_metrics([Metric(2, 1, "task0", "nearly_certain", 0.25, 90, 1.0)])
+    worse, figures = run(*words, "--local"), run(*words, "--local", "--json").value
+    (sure,) = figures["nearly_certain"]
+    assert (sure["task"], sure["share"], sure["warning"] in " ".join(worse.out.split())) == ("task0", 0.25, True)
+    remarks = figures["no_better"]
     assert "task0 is no better than a constant here: accuracy 0.440 is not above" in " ".join(worse.out.split())
     assert [(task["task"], task["personal"]) for task in remarks] == [("task0", False)]
     assert "constant" not in run(*words).out

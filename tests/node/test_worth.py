@@ -2,7 +2,7 @@
 
 import pytest
 
-from collegium.node.views.worth import no_better
+from collegium.node.views.worth import no_better, too_certain
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,9 @@ from collegium.node.views.worth import no_better
 )
 def test_a_task_is_no_better_than_a_constant_from_the_bound_on(metrics: dict[str, float | None], noted: bool) -> None:
     assert bool(no_better(metrics)) is noted
+
+
+def test_near_certainty_is_warned_of_from_a_tenth_of_the_records_on() -> None:
+    assert too_certain(9, 100, "grade") == ""
+    assert too_certain(0, 0, "grade") == ""
+    assert "grade: of 10% of the records it is nearly certain" in too_certain(10, 100, "grade")

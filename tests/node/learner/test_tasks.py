@@ -13,7 +13,7 @@ from collegium.node.learner.evaluate import labelled, report
 from collegium.node.learner.model import M3TModel
 from collegium.node.learner.session import SplitData
 from collegium.node.learner.tasks import METRICS, metrics, record_losses, scores
-from collegium.node.metrics import area_under_curve, macro_f1
+from collegium.node.metrics import area_under_curve, macro_f1, nearly_certain
 from collegium.node.store.observations import MIN_CELL
 from collegium.node.views.worth import certain, no_better
 from collegium.protocol.components import ComponentSpec, TensorSpec
@@ -74,7 +74,15 @@ def test_a_constant_is_what_it_is_compared_with() -> None:
     assert no_better(metrics("regression", both * 0 - 5.0, both)) == ["R² -176 is not above 0, which the mean has"]
     assert no_better(metrics("regression", both * 0.9, both)) == []
     assert no_better(metrics("regression", both[:1], both[:1])) == []  # not defined of one record
-    assert certain([[0.2, 0.8], [0.0, 1.0], [1e-7, 1 - 1e-7], [1e-5, 1 - 1e-5]]) == 2
+    sure = [[0.2, 0.8], [0.0, 1.0], [1e-7, 1 - 1e-7], [1e-5, 1 - 1e-5], [0.0009, 0.9991], [0.002, 0.998]]
+    assert certain(sure) == 2
+    assert (nearly_certain(sure), nearly_certain([])) == (4, 0)
+    assert nearly_certain([[0.0001, 0.5, 0.4999]]) == 0, "of many classes most are unlikely"
+    for kind in ("multiclass", "ordinal"):
+        assert metrics(kind, wrong, labels)["nearly_certain"] == 1.0
+        assert metrics(kind, rates, labels)["nearly_certain"] == 0.0
+    assert metrics("binary", np.array(sure[:4]), both)["nearly_certain"] == 0.75
+    assert metrics("multilabel", several * 0.8 + 0.1, several)["nearly_certain"] == 0.0
 
 
 def test_losses_by_hand() -> None:
