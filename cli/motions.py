@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..node.control.client import Client
     from ..node.views.shapes import NodeStatus
     from ..node.views.shapes_membership import MotionEnded, Motions, MotionShown
+    from ..protocol.membership import Action
 
 WhoArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="A member's name, or a prefix of its key.")]
 WaitOption = Annotated[float, typer.Option(min=0, max=MAX_WAIT, help="Seconds to wait for the block that has it.")]
@@ -229,7 +230,7 @@ def _to_vote(motion: "MotionShown | MotionEnded") -> bool:
 
 
 def follow(
-    client: "Client", action: str, subject: str, wait: float, as_json: bool, motions_before: Collection[str]
+    client: "Client", action: "Action", subject: str, wait: float, as_json: bool, motions_before: Collection[str]
 ) -> None:
     """Wait until a block has the motion, or this node's yes to an equal one, and show its state.
 

@@ -131,15 +131,19 @@ def propose(
 ) -> None:
     """Propose to withdraw a member's contributions; the members vote (`peer approve`). The only way to rewind."""
     from ..node.control.client import Client
+    from ..protocol.records import MODES
     from .motions import follow, known_motions
 
     scope = parse_scope(component, rounds, update)
+    by = MODES.get(mode)
+    if by is None:
+        raise UsageError(f"there is no mode {mode!r}", f"It is {' or '.join(MODES)}.")
     client = Client(existing_home(home))
     who = client.member(member)
-    again = " All members train the rounds since then once more, and pay for them again." if mode == "rewind" else ""
-    confirm(f"Propose to {mode} {_in_words(scope)} of {who['name']} ({who['key'][:16]})?{again}", yes)
+    again = " All members train the rounds since then once more, and pay for them again." if by == "rewind" else ""
+    confirm(f"Propose to {by} {_in_words(scope)} of {who['name']} ({who['key'][:16]})?{again}", yes)
     motions_before = known_motions(client)
-    sent = client.propose_withdrawal(who["key"], mode, scope, reason=reason, heights=heights, anyway=anyway)
+    sent = client.propose_withdrawal(who["key"], by, scope, reason=reason, heights=heights, anyway=anyway)
     for name, count in sorted(sent["rounds_again"].items()):
         say(f"{name}: {count} rounds would run again")
     follow(client, sent["action"], sent["subject"], wait, as_json, motions_before)

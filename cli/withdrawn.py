@@ -1,11 +1,13 @@
 """A checked withdrawal in words: verified facts, pending ones, and those that cannot be shown from here."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from .output import facts, table
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from ..node.verify.states import Label
 
 ALIKE = 5  # problems that are shown
 PROGRESS = "`collegium unlearn status`"
@@ -49,8 +51,9 @@ def tell(out: "Console", report: Any) -> None:
 
 def certified(components: Any) -> str:
     """Return the components whose state the hosts certified, and the others with reasons, in words."""
-    waiting = [c for c in components if c["label"] == "not certified yet"]
-    few = [c["component"] for c in components if c["label"] == "uncertified"]
+    labels: dict[str, Label] = {c["component"]: c["label"] for c in components}
+    waiting = [c for c in components if labels[c["component"]] == "not certified yet"]
+    few = [name for name, label in labels.items() if label == "uncertified"]
     parts = []
     if waiting:
         names = ", ".join(f"{c['component']}{_signed(c)}" for c in waiting)
@@ -95,10 +98,13 @@ def _pending(report: Any) -> str:
 
 
 def _state(c: Any) -> str:
-    match c["label"]:
+    label: Label = c["label"]
+    match label:
         case "uncertified":
             return f"signed by {c['attested']}, too few hosts to certify"
         case "certified":
             return f"certified by {c['attested']} (needs {c['needed']})"
-        case _:
+        case "not certified yet":
             return f"not certified yet: {c['attested']} of {c['needed']}"
+        case _:
+            assert_never(label)

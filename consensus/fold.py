@@ -63,7 +63,7 @@ from ..crypto.merkle import leaf_hash
 from ..protocol import schema
 from ..protocol.blocks import Block, Close, Head
 from ..protocol.charter import Charter
-from ..protocol.membership import Ballot, Motion
+from ..protocol.membership import ACTIONS, Ballot, Motion
 from ..protocol.records import (
     BODY_LIMIT,
     Attest,
@@ -187,7 +187,7 @@ def _add_motion(draft: _Draft, record: Signed[Record], body: Motion) -> None:
         _count_withdrawing(draft, author)
     membership.check_motion(draft.roll, before.members, before.offers, before.federation, draft.height, author, body)
     if withdraws and not withdrawal.proposed_withdrawals(
-        draft.charter, draft.now, body.action, body.statement, draft.height, author
+        draft.charter, draft.now, ACTIONS[body.action], body.statement, draft.height, author
     ):
         raise RemoteProtocolError("withdrawn-already", "nothing of it is in force", author)
     draft.roll = membership.add_motion(draft.roll, body, author, record.value.seq, record.digest, draft.height)
@@ -353,8 +353,10 @@ def _carry(ledger: Ledger, outcome: Outcome) -> Ledger:
             gone = membership.unseat(roll, {subject}, "expelled", height, motion.digest)
             expelled = tuple(sorted({*ledger.expelled, subject}))
             return replace(_without_members(ledger, {subject}), expelled=expelled, roll=gone)
-        case unknown:
-            raise LocalProtocolError(f"the effect of a motion to {unknown} is not defined")
+        case "withdraw" | "rewind":
+            raise LocalProtocolError(f"a motion to {motion.action} takes effect as a withdrawal")
+        case _:
+            assert_never(motion.action)
 
 
 def _rekeyed(ledger: Ledger, roll: Roll, old: bytes, new: bytes) -> Ledger:

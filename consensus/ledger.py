@@ -3,16 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeVar, assert_never
 
 from ..crypto.hashing import digest
 from ..crypto.merkle import EMPTY, Frontier
 from ..protocol.blocks import quorum
 from ..protocol.charter import Charter
-from ..protocol.records import GENESIS, Offer, WithdrawalStatement
+from ..protocol.records import GENESIS, MODES, SCOPES, Mode, Offer, Scope, WithdrawalStatement
 from . import membership
 from .components import Entry, Round
 from .membership import Roll
+
+T = TypeVar("T")
 
 
 # called for every entry of every list
@@ -39,11 +41,11 @@ class Withdrawn:
 
     author: bytes
     through: int
-    mode: str
+    mode: Mode
     height: int
     carrier: bytes
     rounds: tuple[tuple[str, int], ...] = ()
-    scope: str = "all"
+    scope: Scope = "all"
     components: tuple[str, ...] = ()
     first: int = 0
     last: int = 0
@@ -86,11 +88,11 @@ class Withdrawn:
         return cls(
             author=bytes(author),
             through=int(through),
-            mode=mode,
+            mode=_of(MODES, mode),
             height=0,
             carrier=b"",
             rounds=pairs[0],
-            scope=scope,
+            scope=_of(SCOPES, scope),
             components=tuple(components),
             first=int(first),
             last=int(last),
@@ -100,13 +102,27 @@ class Withdrawn:
         )
 
 
+def _of(known: Mapping[str, T], text: str) -> T:
+    """Return the value of this name. Raises ValueError."""
+    if text not in known:
+        raise ValueError(f"{text!r} is none of {', '.join(known)}")
+    return known[text]
+
+
 def names(terms: WithdrawalStatement | Withdrawn, component: str, number: int, update: bytes) -> bool:
-    """Whether a scope names this update, counted in or meant for round `number` of a component."""
-    if terms.scope == "updates":
-        return update in terms.updates
-    if terms.scope != "all" and component not in terms.components:
-        return False
-    return terms.scope != "rounds" or terms.first <= number <= terms.last
+    """Whether the scope of checked terms names this update, counted in or meant for round `number` of a component."""
+    scope = SCOPES[terms.scope]
+    match scope:
+        case "all":
+            return True
+        case "components":
+            return component in terms.components
+        case "rounds":
+            return component in terms.components and terms.first <= number <= terms.last
+        case "updates":
+            return update in terms.updates
+        case _:
+            assert_never(scope)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,14 +22,25 @@ on open motions, motions and evidence against it, and the right to withdraw cont
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import assert_never
 
 from ..crypto.errors import RemoteProtocolError
 from ..protocol import schema
 from ..protocol.blocks import quorum
 from ..protocol.charter import Charter
-from ..protocol.membership import ACTIONS, EXPIRY_LIMIT, MIN_OPEN, Application, Ballot, Motion, Rekeying, check_person
+from ..protocol.membership import (
+    ACTIONS,
+    EXPIRY_LIMIT,
+    MIN_OPEN,
+    Action,
+    Application,
+    Ballot,
+    Motion,
+    Rekeying,
+    check_person,
+)
 from ..protocol.names import visible
-from ..protocol.records import WITHDRAWAL_LIMIT, Offer, WithdrawalStatement
+from ..protocol.records import WITHDRAWAL_LIMIT, Mode, Offer, WithdrawalStatement
 from ..protocol.schema import MAX_MEMBERS
 from ..protocol.signing import Signed, open_signed
 
@@ -37,8 +48,8 @@ MAX_SEATS = 4096  # members of all times
 MAX_KEYS = 8  # keys of one member that it may change to without a vote
 MAX_OUTCOMES = 1024  # ended motions that are kept for display: no rule uses them
 MAX_OPEN = 4  # motions of one author that may be open at a time
-WITHDRAWALS = {"withdraw": "refold", "rewind": "rewind"}  # actions, and the mode of each one's withdrawal
-ABOUT_OTHERS = ("expel", "suspend", "suspend-training")  # actions that no member may propose about itself
+WITHDRAWALS: Mapping[Action, Mode] = {"withdraw": "refold", "rewind": "rewind"}  # with the mode of each
+ABOUT_OTHERS: tuple[Action, ...] = ("expel", "suspend", "suspend-training")  # nobody may propose these about itself
 MIN_VOTED = 3  # the least number of members for a vote about one of them
 
 
@@ -69,7 +80,7 @@ class OpenMotion:
     author: bytes
     seq: int
     height: int
-    action: str
+    action: Action
     subject: bytes
     statement: bytes
     reason: str
@@ -152,7 +163,18 @@ def new_key(motion: Motion | OpenMotion, federation: bytes) -> bytes:
     return _rekeying(motion.statement, federation).value.author
 
 
-def terms(action: str, statement: bytes, federation: bytes) -> WithdrawalStatement:
+def action_of(mode: Mode) -> Action:
+    """Return the action of a motion for a withdrawal by this mode."""
+    match mode:
+        case "refold":
+            return "withdraw"
+        case "rewind":
+            return "rewind"
+        case _:
+            assert_never(mode)
+
+
+def terms(action: Action, statement: bytes, federation: bytes) -> WithdrawalStatement:
     """Return the terms of a motion to withdraw or to rewind. Raises RemoteProtocolError."""
     opened = schema.load(WithdrawalStatement, statement, WITHDRAWAL_LIMIT)
     if opened.federation != federation or opened.mode != WITHDRAWALS[action]:
@@ -170,29 +192,30 @@ def check_motion(
     motion: Motion,
 ) -> None:
     """Check whether a member may propose this motion in the block at `height`. Raises RemoteProtocolError, by name."""
-    if motion.action not in ACTIONS:
+    action = ACTIONS.get(motion.action)
+    if action is None:
         raise RemoteProtocolError("unknown-action", motion.action, author)
     # Each gets a block of its own: with motions that lapse at once, a member could make heights as fast as others vote.
     if not height + MIN_OPEN <= motion.expiry <= height + EXPIRY_LIMIT:
         raise RemoteProtocolError("expiry", f"height {motion.expiry}, proposed at {height}", author)
     if not visible(motion.reason):
         raise RemoteProtocolError("reason", "it has characters that cannot be seen", author)
-    if (motion.action in ("admit", "rekey", *WITHDRAWALS)) != bool(motion.statement):
-        raise RemoteProtocolError("statement", f"to {motion.action}", author)
+    if (action in ("admit", "rekey", *WITHDRAWALS)) != bool(motion.statement):
+        raise RemoteProtocolError("statement", f"to {action}", author)
     if _same_motion(roll, motion) is None and sum(opened.author == author for opened in roll.motions) >= MAX_OPEN:
         raise RemoteProtocolError("quota-motions", f"{MAX_OPEN} are open", author)
     own = motion.subject == author
-    if motion.action == "rekey" and own and len(earlier(roll, author)) >= MAX_KEYS:
+    if action == "rekey" and own and len(earlier(roll, author)) >= MAX_KEYS:
         raise RemoteProtocolError("too-many-keys", f"{MAX_KEYS} without the others' vote", author)
-    if motion.action == "leave" and not own:
+    if action == "leave" and not own:
         raise RemoteProtocolError("not-the-owner", "to leave", author)
-    if motion.action in ABOUT_OTHERS and own:
-        raise RemoteProtocolError("self-target", f"to {motion.action}", author)
-    if motion.action in (*ABOUT_OTHERS, "rekey", "withdraw") and not own and len(members) < MIN_VOTED:
+    if action in ABOUT_OTHERS and own:
+        raise RemoteProtocolError("self-target", f"to {action}", author)
+    if action in (*ABOUT_OTHERS, "rekey", "withdraw") and not own and len(members) < MIN_VOTED:
         raise RemoteProtocolError("too-few-members", f"{len(members)} members cannot decide about one", author)
-    why = obstacle(roll, members, offering, federation, motion)
+    why = obstacle(roll, members, offering, federation, action, motion)
     if why:
-        raise RemoteProtocolError(why, f"to {motion.action}", author)
+        raise RemoteProtocolError(why, f"to {action}", author)
 
 
 def obstacle(
@@ -200,32 +223,42 @@ def obstacle(
     members: Collection[bytes],
     offering: Mapping[bytes, Offer],
     federation: bytes,
+    action: Action,
     motion: Motion | OpenMotion,
 ) -> str:
-    """Return the reason why a motion cannot be carried out now, by name, or "". Raises RemoteProtocolError."""
-    if motion.action == "admit":
-        return _no_admission(roll, members, federation, motion)
-    if motion.action in WITHDRAWALS:
-        if terms(motion.action, motion.statement, federation).author != motion.subject:
-            return "key-mismatch"
-        return "" if motion.subject in roll.seats else "not-a-member"
-    if motion.subject not in members:
-        return "not-a-member"
-    if motion.action in ("leave", "expel") and len(members) == 1:
-        return "last-member"
-    if motion.action in ("suspend", "suspend-training") and motion.subject not in offering:
-        return "not-a-host"
-    if motion.action == "suspend-training" and not _offers_training(offering[motion.subject]):
-        return "not-a-trainer"
-    if motion.action == "rekey":
-        statement = _rekeying(motion.statement, federation).value
-        if statement.old != motion.subject:
-            return "key-mismatch"
-        if statement.author in roll.seats:
-            return "known-key"
-        if len(roll.seats) >= MAX_SEATS:
-            return "too-many-seats"
-    return ""
+    """Return the reason why a motion, to this action, cannot be carried out now, by name, or "".
+
+    Raises RemoteProtocolError.
+    """
+    subject = motion.subject
+    match action:
+        case "admit":
+            return _no_admission(roll, members, federation, motion)
+        case "withdraw" | "rewind":
+            if terms(action, motion.statement, federation).author != subject:
+                return "key-mismatch"
+            return "" if subject in roll.seats else "not-a-member"
+        case "leave" | "expel":
+            return "not-a-member" if subject not in members else "last-member" if len(members) == 1 else ""
+        case "suspend":
+            return "not-a-member" if subject not in members else "" if subject in offering else "not-a-host"
+        case "suspend-training":
+            if subject not in members or subject not in offering:
+                return "not-a-host" if subject in members else "not-a-member"
+            return "" if _offers_training(offering[subject]) else "not-a-trainer"
+        case "rekey":
+            return "not-a-member" if subject not in members else _no_rekeying(roll, federation, motion)
+        case _:
+            assert_never(action)
+
+
+def _no_rekeying(roll: Roll, federation: bytes, motion: Motion | OpenMotion) -> str:
+    statement = _rekeying(motion.statement, federation).value
+    if statement.old != motion.subject:
+        return "key-mismatch"
+    if statement.author in roll.seats:
+        return "known-key"
+    return "too-many-seats" if len(roll.seats) >= MAX_SEATS else ""
 
 
 def _offers_training(offer: Offer) -> bool:
@@ -263,7 +296,7 @@ def add_motion(roll: Roll, motion: Motion, author: bytes, seq: int, digest: byte
         author=author,
         seq=seq,
         height=height,
-        action=motion.action,
+        action=ACTIONS[motion.action],
         subject=motion.subject,
         statement=motion.statement,
         reason=motion.reason,
@@ -289,11 +322,15 @@ def add_ballot(roll: Roll, ballot: Ballot, author: bytes) -> Roll:
 
 def voters(motion: OpenMotion, members: Iterable[bytes]) -> frozenset[bytes]:
     """Return which of the members have a vote on a motion."""
-    if motion.action in ("admit", "rewind"):
-        return frozenset(members)
-    if motion.author == motion.subject:
-        return frozenset((motion.subject,)) & frozenset(members)  # one's own affair
-    return frozenset(members) - {motion.subject}
+    match motion.action:
+        case "admit" | "rewind":
+            return frozenset(members)
+        case "expel" | "leave" | "rekey" | "suspend" | "suspend-training" | "withdraw":
+            if motion.author == motion.subject:
+                return frozenset((motion.subject,)) & frozenset(members)  # one's own affair
+            return frozenset(members) - {motion.subject}
+        case _:
+            assert_never(motion.action)
 
 
 def needed(motion: OpenMotion, members: Collection[bytes], fault_model: str) -> int:
@@ -314,7 +351,7 @@ def next_outcome(
 ) -> Outcome | None:
     """Return the outcome of the first open motion that is decided after the block at `height`; None without one."""
     for motion in roll.motions:
-        why = obstacle(roll, members, offering, federation, motion)
+        why = obstacle(roll, members, offering, federation, motion.action, motion)
         if why:
             return Outcome(motion, height, "void", why)
         may, need = voters(motion, members), needed(motion, members, fault_model)

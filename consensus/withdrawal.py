@@ -8,10 +8,12 @@ rewind   all entries go, of all members, from the first round on that counted a 
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import assert_never
 
 from ..crypto.errors import RemoteProtocolError
 from ..protocol.charter import Charter
-from ..protocol.records import GENESIS, SCOPES, Withdrawal, WithdrawalStatement
+from ..protocol.membership import Action
+from ..protocol.records import GENESIS, MODES, SCOPES, Withdrawal, WithdrawalStatement
 from ..protocol.signing import open_signed
 from . import membership
 from .components import Round, chained
@@ -30,7 +32,7 @@ def check_terms(terms: WithdrawalStatement, components: Iterable[str] | None = N
     by_round = terms.scope == "rounds"
     ok = (
         terms.scope in SCOPES
-        and terms.mode in ("refold", "rewind")
+        and terms.mode in MODES
         and ordered
         and bool(parts) == (terms.scope in ("components", "rounds"))
         and bool(updates) == (terms.scope == "updates")
@@ -43,7 +45,7 @@ def check_terms(terms: WithdrawalStatement, components: Iterable[str] | None = N
 
 
 def placed(charter: Charter, ledger: Ledger, terms: WithdrawalStatement, height: int, carrier: bytes) -> Withdrawn:
-    """Return what these terms withdraw from the ledger as it is."""
+    """Return what these checked terms withdraw from the ledger as it is."""
     closed = tuple(sorted((name, _last(charter, c, terms.author)) for name, c in ledger.components.items()))
     horizon = charter.rules.refold_horizon
     withdrawn = Withdrawn(
@@ -53,14 +55,21 @@ def placed(charter: Charter, ledger: Ledger, terms: WithdrawalStatement, height:
         height,
         carrier,
         closed,
-        terms.scope,
+        SCOPES[terms.scope],
         terms.components,
         terms.first,
         terms.last,
         terms.updates,
         since=tuple((name, max(1, last - horizon + 1)) for name, last in closed),
     )
-    return withdrawn if terms.mode == "refold" else _rewinding(charter, ledger, withdrawn)
+    mode = MODES[terms.mode]
+    match mode:
+        case "refold":
+            return withdrawn
+        case "rewind":
+            return _rewinding(charter, ledger, withdrawn)
+        case _:
+            assert_never(mode)
 
 
 def _last(charter: Charter, c: ComponentLedger, author: bytes) -> int:
@@ -79,11 +88,16 @@ def expanded(charter: Charter, terms: WithdrawalStatement) -> tuple[WithdrawalSt
     sums = tuple(spec.name for spec in charter.components if spec.is_statistic)
     if terms.mode != "rewind" or not sums:
         return (terms,)
-    own = replace(terms, mode="refold")
-    if terms.scope == "all":
-        own = replace(own, scope="components", components=sums)
-    elif terms.scope != "updates":
-        own = replace(own, components=tuple(name for name in terms.components if name in sums))
+    own, scope = replace(terms, mode="refold"), SCOPES[terms.scope]
+    match scope:
+        case "all":
+            own = replace(own, scope="components", components=sums)
+        case "components" | "rounds":
+            own = replace(own, components=tuple(name for name in terms.components if name in sums))
+        case "updates":
+            pass
+        case _:
+            assert_never(scope)
     return (terms, own) if own.components or own.updates else (terms,)
 
 
@@ -195,7 +209,7 @@ def of_all_keys(ledger: Ledger, terms: WithdrawalStatement) -> list[WithdrawalSt
 
 
 def proposed_withdrawals(
-    charter: Charter, ledger: Ledger, action: str, statement: bytes, height: int, carrier: bytes, motion: bytes = b""
+    charter: Charter, ledger: Ledger, action: Action, statement: bytes, height: int, carrier: bytes, motion: bytes = b""
 ) -> list[Withdrawn]:
     """Return what a motion to withdraw or to rewind would withdraw now. Raises RemoteProtocolError."""
     terms = membership.terms(action, statement, ledger.federation)

@@ -4,8 +4,9 @@ Motions and ballots are bodies of records. An `Application` and a `Rekeying` tra
 that is to become a member's: nobody becomes a member without asking. An `Invitation` never enters the ledger.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
@@ -13,14 +14,15 @@ from .charter import CHARTER_LIMIT, Address
 from .names import visible
 from .schema import U63, Between, Bytes32, Name, Size
 
-ACTIONS = ("admit", "expel", "leave", "rekey", "rewind", "suspend", "suspend-training", "withdraw")
+Action: TypeAlias = Literal["admit", "expel", "leave", "rekey", "rewind", "suspend", "suspend-training", "withdraw"]
+ACTIONS: Mapping[str, Action] = {action: action for action in get_args(Action)}  # by the text on the wire
 STATEMENT_LIMIT = 4096
 MIN_OPEN, EXPIRY_LIMIT = 20, 100_000  # heights that a motion may stay open
 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """A proposal about one key, which is also its author's yes vote.
+    """A proposal about one key, which is also its author's yes vote. `action` may be unknown here (`ACTIONS`).
 
     `statement` is the signed Application (admit) or Rekeying (rekey), the terms of a WithdrawalStatement, unsigned
     (withdraw, rewind), else empty. It cannot pass after the block at height `expiry`.

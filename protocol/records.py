@@ -4,9 +4,10 @@ A record's body is nested canonical bytes, so a node can carry, chain and agree 
 inert.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
@@ -21,7 +22,10 @@ BODY_LIMIT = 64 << 10
 PROVABLE = 31 << 10  # bytes on the wire: two records of this size fit into one Evidence
 WITHDRAWAL_LIMIT = 4096
 MAX_UPDATES = 64  # named by one withdrawal
-SCOPES = ("all", "components", "rounds", "updates")
+Scope: TypeAlias = Literal["all", "components", "rounds", "updates"]
+Mode: TypeAlias = Literal["refold", "rewind"]
+SCOPES: Mapping[str, Scope] = {scope: scope for scope in get_args(Scope)}  # by the text on the wire
+MODES: Mapping[str, Mode] = {mode: mode for mode in get_args(Mode)}
 # The published reasons why a host does not train (ADR 18): declared or configured ones, those that the ledger shows
 # anyway, and one neutral reason for all else, so that nothing about the data leaks (G6). No member gives "silent"
 # itself.
@@ -119,7 +123,8 @@ class WithdrawalStatement:
 
     `scope` is "all", "components" (these), "rounds" (`first` to `last` of these components) or "updates" (these header
     digests); lists are sorted; fields that the scope does not use are empty or 0. `mode` is "refold", by the owner or
-    by motion, or "rewind", by motion only. With the owner's signature any member may carry it; in a motion it is
+    by motion, or "rewind", by motion only. Both may be unknown texts here: the fold refuses such terms
+    (consensus/withdrawal.py `check_terms`). With the owner's signature any member may carry it; in a motion it is
     unsigned.
     """
 

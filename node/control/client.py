@@ -15,6 +15,8 @@ from .within import Job, TooLongError
 if TYPE_CHECKING:
     import httpx  # imported when a daemon is there: it takes a quarter of a second
 
+    from ...protocol.membership import Action
+    from ...protocol.records import Mode
     from ..views.shapes import ComponentShown, NodeStatus, Peers, RoundDetail, RoundSummary
     from ..views.shapes_ledger import BlockShown, RecordLine, RecordShown
     from ..views.shapes_membership import MemberShown, Motions, Withdrawals
@@ -184,7 +186,7 @@ class Client:
         return cast("PeerRemoved", self._call("DELETE", "/peers", {"address": address}))
 
     def propose(
-        self, action: str, who: str = "", *, statement: str = "", reason: str = "", heights: int = 500
+        self, action: "Action", who: str = "", *, statement: str = "", reason: str = "", heights: int = 500
     ) -> "Submitted":
         """Propose a motion on membership."""
         body = {"action": action, "who": who, "statement": statement, "reason": reason, "heights": heights}
@@ -245,7 +247,7 @@ class Client:
     def propose_withdrawal(
         self,
         who: str,
-        mode: str,
+        mode: "Mode",
         scope: Mapping[str, object],
         *,
         reason: str = "",

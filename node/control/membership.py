@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError
+from ...protocol.membership import ACTIONS
 from .. import views
 from ..core import motions
 from ..core.events import Cast, ProposeMotion
@@ -47,7 +48,9 @@ def routes(daemon: Daemon) -> list[Route]:
     async def propose(request: Request) -> Response:
         body = await body_of(request, {"action": str, "who": str, "statement": str, "reason": str, "heights": int})
         context = context_of(daemon)
-        action = str(body["action"])
+        action = ACTIONS.get(text := str(body["action"]))
+        if action is None:
+            raise RefusedError(f"unknown-action: {text}", f"A motion is to {', '.join(ACTIONS)}.")
         statement = _hex(body["statement"])
         key = daemon.core.me if action == "leave" else _key(context, str(body["who"]))
         return _say(ProposeMotion(action, key, statement, str(body["reason"]), int(str(body["heights"]))))

@@ -2,6 +2,7 @@
 
 from typing import NotRequired, TypedDict
 
+from ...protocol.membership import Action
 from ..unlearning.requests import OutOfReach
 from ..views.shapes import MemberName
 
@@ -93,7 +94,7 @@ class WithdrawalProposed(TypedDict):
 
     submitted: bool
     subject: str
-    action: str
+    action: Action
     rounds_again: dict[str, int]
 
 

@@ -9,7 +9,7 @@ from ...consensus import membership, withdrawal
 from ...consensus.ledger import Ledger
 from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError
 from ...protocol import schema
-from ...protocol.records import GENESIS, MAX_UPDATES
+from ...protocol.records import GENESIS, MAX_UPDATES, MODES
 from .. import views
 from ..core import motions
 from ..core.events import Carry, ProposeMotion, RequestWithdrawal, ResumeTraining
@@ -164,10 +164,11 @@ def routes(daemon: Daemon) -> list[Route]:
     async def propose(request: Request) -> Response:
         body = await body_of(request, {**SCOPE, "who": str, "mode": str, "reason": str, "heights": int, "anyway": bool})
         ledger: Ledger = daemon.core.ledger
-        key, mode = views.find_member(context_of(daemon), str(body["who"])), str(body["mode"])
-        action = next((action for action, known in membership.WITHDRAWALS.items() if known == mode), None)
-        if action is None:
-            raise UsageError(f"there is no mode {mode!r}", "It is refold or rewind.")
+        key = views.find_member(context_of(daemon), str(body["who"]))
+        mode = MODES.get(text := str(body["mode"]))
+        if mode is None:
+            raise UsageError(f"there is no mode {text!r}", f"It is {' or '.join(MODES)}.")
+        action = membership.action_of(mode)
         terms = asked_scope(daemon.core, body).terms(
             ledger.federation, key, mode, ledger.heads.get(key, (0, GENESIS))[0]
         )

@@ -14,7 +14,8 @@ from typing import TypeAlias
 from ...consensus.components import Round
 from ...protocol.blocks import Block, Certificate
 from ...protocol.claims import DpEvents
-from ...protocol.records import Record, WithdrawalStatement
+from ...protocol.membership import Action
+from ...protocol.records import Mode, Record, Scope, WithdrawalStatement
 from ...protocol.signing import Signed
 from ...protocol.update import UpdateHeader
 from .timers import Timer
@@ -163,13 +164,13 @@ class TrainingFailed:
 class RequestWithdrawal:
     """The operator withdraws this node's contributions, all or a scope of them (protocol/records.py)."""
 
-    scope: str = "all"
+    scope: Scope = "all"
     components: tuple[str, ...] = ()
     first: int = 0
     last: int = 0
     updates: tuple[bytes, ...] = ()
 
-    def terms(self, federation: bytes, author: bytes, mode: str = "refold", through: int = 0) -> WithdrawalStatement:
+    def terms(self, federation: bytes, author: bytes, mode: Mode = "refold", through: int = 0) -> WithdrawalStatement:
         """Return the terms to sign, or to propose about another member."""
         return WithdrawalStatement(
             federation, author, self.scope, mode, through, self.components, self.first, self.last, self.updates
@@ -213,7 +214,7 @@ class Carry:
 class ProposeMotion:
     """The operator proposes a motion (protocol/membership.py), open for `heights` heights."""
 
-    action: str
+    action: Action
     subject: bytes
     statement: bytes
     reason: str

@@ -6,7 +6,7 @@ trainer a host that sent no update in as many rounds in which it declared traini
 for it until it declares training again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from ...consensus import membership, trainers
@@ -15,7 +15,7 @@ from ...consensus.membership import OpenMotion
 from ...consensus.withdrawal import check_withdrawal, proposed_withdrawals
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Close
-from ...protocol.membership import Ballot, Motion
+from ...protocol.membership import Action, Ballot, Motion
 from ...protocol.records import Offer, Record, Withdrawal, body_of
 from ...protocol.signing import Signed
 from . import events as ev
@@ -41,8 +41,8 @@ def check(state: NodeState, event: ev.ProposeMotion | ev.Cast) -> Motion | Ballo
     if any(isinstance(b, Motion) and (b.action, b.subject, b.statement) == same for b in waiting(state)):
         raise RemoteProtocolError("proposed-already", motion.action, state.me)
     membership.check_motion(ledger.roll, ledger.members, ledger.offers, state.federation, height, state.me, motion)
-    if motion.action in membership.WITHDRAWALS and not proposed_withdrawals(
-        state.charter, ledger, motion.action, motion.statement, height, state.me
+    if event.action in membership.WITHDRAWALS and not proposed_withdrawals(
+        state.charter, ledger, event.action, motion.statement, height, state.me
     ):
         raise RemoteProtocolError("withdrawn-already", "nothing of it is in force", state.me)
     membership.add_motion(ledger.roll, motion, state.me, 0, bytes(32), height)
@@ -147,11 +147,12 @@ def note_close(state: NodeState, before: Ledger, close: Close) -> None:
 
 def suspend_silent(state: NodeState) -> None:
     """Propose to suspend silent hosts and trainers, or vote for open motions to do so."""
-    for action, event, silent, again in (
+    suspensions: tuple[tuple[Action, str, Mapping[str, dict[bytes, int]], int], ...] = (
         ("suspend", "host-silent", state.silent, 0),
         # A trainer that declares training again, and sends nothing, is waited for in one more round only.
         ("suspend-training", "trainer-silent", state.waited, SILENT_ROUNDS - 1),
-    ):
+    )
+    for action, event, silent, again in suspensions:
         for name, counts in silent.items():
             for host, rounds in counts.items():
                 if rounds < SILENT_ROUNDS or host == state.me or host not in state.ledger.components[name].hosts:

@@ -44,7 +44,7 @@ class Worker:
         match reply := self.pass_on(request):
             case Failed():
                 raise reply.error()
-            case _:
+            case _:  # an Answer: mypy refuses any other reply without its case
                 return expect(request, reply)
 
     def pass_on(self, request: Asks[Any]) -> Answer | Failed:

@@ -188,7 +188,7 @@ class Learner:
                 self.progress = (reply.done, reply.total)
             case Failed():
                 call.end(LearnerError(reply.message, reply.advice, reply.kind))
-            case _:
+            case _:  # an Answer: mypy refuses any other reply without its case
                 call.end(reply)
 
     async def request(self, message: Asks[A]) -> A:

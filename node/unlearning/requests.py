@@ -9,7 +9,8 @@ from ...consensus import membership, withdrawal
 from ...consensus.ledger import names
 from ...consensus.withdrawal import of_all_keys, proposed_withdrawals
 from ...crypto.errors import RefusedError, UsageError
-from ...protocol.records import GENESIS, MAX_UPDATES, WithdrawalStatement
+from ...protocol.membership import Action
+from ...protocol.records import GENESIS, MAX_UPDATES, Scope, WithdrawalStatement
 from ..core.contribution import taken_back
 from ..core.events import RequestWithdrawal
 from ..core.state import NodeState
@@ -19,7 +20,7 @@ MARGIN = 3  # rounds before the refold horizon at which a withdrawal that was pu
 NOT_SIGNING = "Too few members are connected: see `collegium node status`, and try again."
 
 
-def rounds_again(state: NodeState, action: str, statement: bytes) -> dict[str, int]:
+def rounds_again(state: NodeState, action: Action, statement: bytes) -> dict[str, int]:
     """Return the number of rounds, by component, that run again if a motion to rewind passes now."""
     if action != "rewind":
         return {}
@@ -132,7 +133,7 @@ def asked_scope(state: NodeState, body: Mapping[str, object]) -> RequestWithdraw
     if prefixes:
         updates = tuple(sorted({named_update(state, prefix) for prefix in prefixes}))
         return RequestWithdrawal("updates", updates=updates)
-    scope = "rounds" if first else "components" if components else "all"
+    scope: Scope = "rounds" if first else "components" if components else "all"
     return RequestWithdrawal(scope, tuple(sorted(set(components))), first, last)
 
 

@@ -28,7 +28,7 @@ from ...protocol import schema
 from ...protocol.blocks import Block, quorum
 from ...protocol.charter import Charter
 from ...protocol.components import ComponentSpec, state_digest
-from ...protocol.membership import Motion
+from ...protocol.membership import ACTIONS, Motion
 from ...protocol.records import GENESIS, Record, Withdrawal, WithdrawalStatement, body_of
 from ...protocol.schema import MAX_HOSTS, U32, U63, Bytes32, Name, Size
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed
@@ -428,7 +428,7 @@ def _words(charter: Charter, after: Block, claim: Removal, now: Summary, mine: t
         if isinstance(body, Withdrawal):
             statements.append(open_signed(WithdrawalStatement, body.statement, charter.federation).value)
         elif isinstance(body, Motion) and body.action in WITHDRAWALS:
-            moved[record.digest] = terms(body.action, body.statement, charter.federation)
+            moved[record.digest] = terms(ACTIONS[body.action], body.statement, charter.federation)
         else:
             raise VerificationError(f"record {record.digest.hex()[:16]} is neither a withdrawal nor a motion", ADVICE)
     for withdrawal in mine:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from ...protocol.update import Integers, check_norm, least_lot, read_payload
 from .bytes import Bytes
 from .ledger import Progress, Report
 
+Label: TypeAlias = Literal["certified", "not certified yet", "uncertified"]  # of a state's certificate
 Stored = Callable[[str, bytes], State | None]  # (component, chain) to the state on disk
 
 
@@ -53,7 +55,7 @@ class StateReport:
         }
 
 
-def label(certified: bool, enough_hosts: bool) -> str:
+def label(certified: bool, enough_hosts: bool) -> Label:
     """Label a certificate: with too few hosts it is "uncertified", whatever they signed."""
     return "uncertified" if not enough_hosts else "certified" if certified else "not certified yet"
 

@@ -5,13 +5,15 @@ The lists without them are made here from the lists as each round froze them, no
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 from ...consensus.components import Entry
 from ...consensus.ledger import ComponentLedger, Withdrawn
-from ...crypto.errors import LocalProtocolError, VerificationError
+from ...crypto.errors import VerificationError
+from ...protocol.records import Mode, Scope
 from .bytes import Bytes
 from .ledger import Progress, Report
-from .states import Stored, anchor, label, refold
+from .states import Label, Stored, anchor, label, refold
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class ComponentWithdrawal:
     others: int
     kept: int
     digest: bytes | None
-    label: str
+    label: Label
     attested: int
     needed: int
 
@@ -45,8 +47,8 @@ class WithdrawalReport:
 
     member: bytes
     through: int
-    mode: str
-    scope: str
+    mode: Mode
+    scope: Scope
     height: int
     components: tuple[ComponentWithdrawal, ...]
     erased: int
@@ -267,8 +269,8 @@ def _is_named(withdrawal: Withdrawn, component: str, number: int, entry: Entry) 
             return component in withdrawal.components and withdrawal.first <= number <= withdrawal.last
         case "components":
             return component in withdrawal.components
-        case unknown:  # the ledger has refused it
-            raise LocalProtocolError(f"no scope of a withdrawal: {unknown!r}")
+        case _:
+            assert_never(withdrawal.scope)
 
 
 def _withdrawn_blobs(report: Report, withdrawals: Sequence[Withdrawn]) -> set[bytes]:

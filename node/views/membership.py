@@ -3,39 +3,35 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import Literal
+from typing import Literal, assert_never
 
 from ...consensus import membership
 from ...consensus.ledger import Withdrawn
 from ...consensus.membership import OpenMotion, Outcome
 from ...crypto.errors import RemoteProtocolError
-from ...protocol.records import WithdrawalStatement
+from ...protocol.records import SCOPES, WithdrawalStatement
 from .context import Context
 from .shapes_membership import MemberShown, MotionEnded, Motions, MotionShown
-
-_VERBS = {
-    "expel": "expel",
-    "leave": "leave",
-    "suspend": "suspend",
-    "suspend-training": "suspend",
-    "rekey": "move to a new key",
-    "withdraw": "withdraw",
-    "rewind": "rewind",
-}
 
 
 def sentence(context: Context, motion: OpenMotion) -> str:
     """Return a motion in words."""
     who = _subject(context, motion)
-    if motion.action == "admit":
-        return f"admit {who} (key {motion.subject.hex()[:16]})"
-    if motion.action == "leave":
-        return f"{who} leaves"
-    if motion.action == "rekey":
-        return f"{who} changes its key"
-    if motion.action in membership.WITHDRAWALS:
-        return f"{_VERBS[motion.action]} {scope(terms(context, motion))} of {who}"
-    return f"{_VERBS[motion.action]} {who}" + (" as a trainer" if motion.action == "suspend-training" else "")
+    match motion.action:
+        case "admit":
+            return f"admit {who} (key {motion.subject.hex()[:16]})"
+        case "leave":
+            return f"{who} leaves"
+        case "rekey":
+            return f"{who} changes its key"
+        case "withdraw" | "rewind":
+            return f"{motion.action} {scope(terms(context, motion))} of {who}"
+        case "expel" | "suspend":
+            return f"{motion.action} {who}"
+        case "suspend-training":
+            return f"suspend {who} as a trainer"
+        case _:
+            assert_never(motion.action)
 
 
 def terms(context: Context, motion: OpenMotion) -> WithdrawalStatement:
@@ -45,13 +41,21 @@ def terms(context: Context, motion: OpenMotion) -> WithdrawalStatement:
 
 def scope(terms: WithdrawalStatement | Withdrawn) -> str:
     """Return a withdrawal's scope in words."""
-    parts = ", ".join(terms.components)
-    if terms.scope == "updates":
-        shown = ", ".join(update.hex()[:12] for update in terms.updates[:3])
-        return f"{len(terms.updates)} updates ({shown}{', …' if len(terms.updates) > 3 else ''})"
-    if terms.scope == "rounds":
-        return f"rounds {terms.first} to {terms.last} of {parts}"
-    return "everything" if terms.scope == "all" else f"all in {parts}"
+    parts, kind = ", ".join(terms.components), SCOPES.get(terms.scope)
+    match kind:
+        case "all":
+            return "everything"
+        case "components":
+            return f"all in {parts}"
+        case "rounds":
+            return f"rounds {terms.first} to {terms.last} of {parts}"
+        case "updates":
+            shown = ", ".join(update.hex()[:12] for update in terms.updates[:3])
+            return f"{len(terms.updates)} updates ({shown}{', …' if len(terms.updates) > 3 else ''})"
+        case None:  # in a record that is inert: terms may be anything there
+            return f"a scope that this version does not know ({terms.scope})"
+        case _:
+            assert_never(kind)
 
 
 def _subject(context: Context, motion: OpenMotion) -> str:

@@ -2,6 +2,8 @@
 
 from typing import Literal, NotRequired, TypedDict, final
 
+from ...protocol.membership import Action
+from ...protocol.records import Mode, Scope
 from .shapes import MemberName
 
 
@@ -25,8 +27,8 @@ class WithdrawalShown(TypedDict):
 
     member: MemberName
     carried_by: MemberName
-    mode: str
-    scope: str
+    mode: Mode
+    scope: Scope
     what: str
     scope_components: list[str]
     scope_rounds: list[int]
@@ -85,7 +87,7 @@ class MotionCommon(TypedDict):
     """The common fields of open and ended motions."""
 
     motion: str
-    action: str
+    action: Action
     what: str
     subject: MemberName
     reason: str

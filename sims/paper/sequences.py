@@ -6,7 +6,7 @@ Blobs are synthetic: sixteen bytes of a digest stand for the integers of an upda
 import random
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -25,10 +25,12 @@ from ...protocol.components import state_digest as digest_of
 from ...protocol.membership import Ballot, Motion
 from ...protocol.records import (
     GENESIS,
+    SCOPES,
     Ack,
     Body,
     Offer,
     Record,
+    Scope,
     Update,
     Withdrawal,
     WithdrawalStatement,
@@ -171,12 +173,12 @@ def _withdraw_something(house: House, chance: random.Random, frozen: dict[str, l
         part: [(r.number, e.update) for r in frozen[part] for e in r.entries if e.author == owner.public_key]
         for part in (A, B)
     }
-    scope = chance.choice(["all", "components", "rounds", "updates"])
+    scope = chance.choice(list(SCOPES.values()))
     low = chance.randint(1, len(frozen[name]))
     picked = tuple(sorted(update for _, update in chance.sample(mine[name], min(2, len(mine[name])))))
     if scope == "updates" and not picked:
         return set()
-    scopes: dict[str, dict[str, Any]] = {
+    scopes: dict[Scope, dict[str, Any]] = {
         "all": {},
         "components": {"components": (name,)},
         "rounds": {"components": (name,), "first": low, "last": low + 1},
@@ -189,13 +191,17 @@ def _withdraw_something(house: House, chance: random.Random, frozen: dict[str, l
             house.vote(*others[1:])
     else:
         house.withdraw(owner, scope, **more)
-    if scope == "all":
-        return {update for part in (A, B) for _, update in mine[part]}
-    if scope == "components":
-        return {update for _, update in mine[name]}
-    if scope == "rounds":
-        return {update for number, update in mine[name] if low <= number <= low + 1}
-    return set(picked)
+    match scope:
+        case "all":
+            return {update for part in (A, B) for _, update in mine[part]}
+        case "components":
+            return {update for _, update in mine[name]}
+        case "rounds":
+            return {update for number, update in mine[name] if low <= number <= low + 1}
+        case "updates":
+            return set(picked)
+        case _:
+            assert_never(scope)
 
 
 def _folded_state(spec: ComponentSpec, rounds: Iterable[Round]) -> bytes:

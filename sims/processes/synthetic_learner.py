@@ -5,13 +5,30 @@ steps, the least compressible thing an honest member sends.
 """
 
 import sys
+from typing import assert_never
 
 import numpy as np
 
 from ...node.learner.answers import EpsilonFound, Evaluated, Failed, Opened, Reply, Trained
 from ...node.learner.coding import decode_request, encode
 from ...node.learner.frames import read_frame, write_frame
-from ...node.learner.messages import DecideRun, Epsilon, Evaluate, Open, Request, Train
+from ...node.learner.messages import (
+    Audit,
+    AuditOwn,
+    CrossCheck,
+    DecideRun,
+    Epsilon,
+    Evaluate,
+    EvaluateVariants,
+    Open,
+    Personalise,
+    Predict,
+    PredictScores,
+    Request,
+    Respec,
+    Train,
+    TryModel,
+)
 from ...node.privacy.budget import Decision, Verdict
 from ...node.unlearning.students import Excluded
 from ...protocol.components import ComponentSpec
@@ -48,12 +65,20 @@ class SyntheticLearner:
                 return EpsilonFound(0.0, 0)
             case Evaluate():
                 return Evaluated()
+            case Respec() | TryModel() | EvaluateVariants() | PredictScores() | Predict() | Personalise():
+                return _no_answer(request)
+            case CrossCheck() | Audit() | AuditOwn():
+                return _no_answer(request)
             case _:
-                return Failed("bad-request", f"this learner makes no answer up to {type(request).__name__}")
+                assert_never(request)
 
     def _update(self, spec: ComponentSpec) -> bytes:
         values = np.clip(np.rint(self._source.normal(0.0, 8.0, spec.dimension)), -127, 127)
         return values.astype(spec.integer_type).tobytes()
+
+
+def _no_answer(request: Request) -> Failed:
+    return Failed("bad-request", f"this learner makes no answer up to {type(request).__name__}")
 
 
 def main() -> None:

@@ -6,11 +6,10 @@ An action returns how to undo it, if it can last (`for`, `until`). Add one to AC
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, assert_never
 
 from ...consensus.ledger import Ledger
-from ...consensus.membership import WITHDRAWALS
-from ...crypto.errors import LocalProtocolError
+from ...consensus.membership import action_of
 from ...crypto.hashing import sha256
 from ...crypto.identity import Identity
 from ...node import toml
@@ -19,6 +18,7 @@ from ...node.core.motions import undecided
 from ...protocol import schema
 from ...protocol.blocks import quorum
 from ...protocol.membership import Application, Rekeying, token_digest
+from ...protocol.records import MODES, SCOPES
 from ...protocol.signing import sign
 from ..simulator.cluster import Node
 from ..simulator.liars import LIES
@@ -151,7 +151,8 @@ def _scope(ledger: Ledger, key: bytes, more: More) -> ev.RequestWithdrawal | Non
         counted = [(r.number, e.update) for r in c.rounds for e in r.entries if e.author == key]
         if not counted:
             continue
-        match more.get("scope", "all"):
+        scope = SCOPES[str(more.get("scope", "all"))]  # reading the scenario has checked it
+        match scope:
             case "all":
                 return ev.RequestWithdrawal()
             case "components":
@@ -160,8 +161,8 @@ def _scope(ledger: Ledger, key: bytes, more: More) -> ev.RequestWithdrawal | Non
                 return ev.RequestWithdrawal("rounds", (name,), counted[0][0], counted[-1][0])
             case "updates":
                 return ev.RequestWithdrawal("updates", updates=tuple(sorted(update for _, update in counted[-2:])))
-            case unknown:
-                raise LocalProtocolError(f"no scope of a withdrawal: {unknown!r}")
+            case _:
+                assert_never(scope)
     return None
 
 
@@ -181,8 +182,8 @@ def _withdraw_part(stage: Stage, node: Node, more: More) -> None:
 
 
 def _propose_withdrawal(stage: Stage, key: bytes, more: More) -> None:
-    mode = str(more.get("mode", "refold"))
-    action = next(action for action, named in WITHDRAWALS.items() if named == mode)
+    mode = MODES[str(more.get("mode", "refold"))]
+    action = action_of(mode)
 
     def nudge() -> bool:
         nodes = [(node, node.core) for node in stage.members() if node.core is not None]
@@ -358,8 +359,8 @@ ACTIONS: dict[str, Action] = {
         "they withdraw their contributions, or a part (`scope`); by_motion = true, mode = rewind: others propose it",
         _withdraw,
         {
-            "scope": toml.one_of("all", "components", "rounds", "updates"),
-            "mode": toml.one_of("refold", "rewind"),
+            "scope": toml.one_of(*SCOPES),
+            "mode": toml.one_of(*MODES),
             "by_motion": toml.flag,
         },
         lasts=False,

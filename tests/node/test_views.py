@@ -17,11 +17,12 @@ from collegium.node.core.state import NodeState
 from collegium.node.home.paths import GOOD_FREE
 from collegium.node.privacy.policy import Bound, InForce, in_force
 from collegium.node.store import Metric, Store
-from collegium.node.views import Context, InFlight, Live
+from collegium.node.views import Context, InFlight, Live, membership
 from collegium.node.views.ledger import component_of
 from collegium.node.views.notes import older
 from collegium.protocol.charter import Charter
 from collegium.protocol.claims import DpEvents
+from collegium.protocol.records import WithdrawalStatement
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
 
@@ -574,3 +575,11 @@ def test_a_budget_that_runs_out_says_not_before_which_day_at_the_charters_pace(
     day = (datetime.now(UTC) + timedelta(days=14)).date()
     days = {f"(not before {(day + timedelta(days=late)).isoformat()} at the charter's pace)" for late in (-1, 0)}
     assert any(one in found(7) for one in days)
+
+
+def test_a_scope_that_is_unknown_here_is_named_as_it_stands_in_an_inert_record() -> None:
+    terms = WithdrawalStatement(bytes(32), bytes(32), "half", "refold", 1)
+    assert "does not know (half)" in membership.scope(terms)
+    assert membership.scope(replace(terms, scope="rounds", components=("head/a",), first=1, last=2)) == (
+        "rounds 1 to 2 of head/a"
+    )

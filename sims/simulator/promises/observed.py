@@ -1,7 +1,7 @@
 """What was seen of every node so far: the checks read and note it."""
 
 from collections.abc import Hashable
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from ....consensus.components import Entry
 from ....consensus.ledger import Ledger, Withdrawn
@@ -67,11 +67,17 @@ def is_taken(withdrawal: Withdrawn, name: str, number: int, entry: Entry) -> boo
         return True
     if entry.author != withdrawal.author or entry.seq > withdrawal.through:
         return False
-    if withdrawal.scope == "updates":
-        return entry.update in withdrawal.updates
-    if withdrawal.scope != "all" and name not in withdrawal.components:
-        return False
-    return withdrawal.scope != "rounds" or withdrawal.first <= number <= withdrawal.last
+    match withdrawal.scope:
+        case "all":
+            return True
+        case "components":
+            return name in withdrawal.components
+        case "rounds":
+            return name in withdrawal.components and withdrawal.first <= number <= withdrawal.last
+        case "updates":
+            return entry.update in withdrawal.updates
+        case _:
+            assert_never(withdrawal.scope)
 
 
 def update_in(record: Record) -> Update | None:

@@ -9,7 +9,7 @@ from collegium.node.core import events as ev
 from collegium.node.core.core import handle, load_node
 from collegium.node.core.messages import Kind, message
 from collegium.protocol import schema
-from collegium.protocol.records import PAUSED, Record, Withdrawal, WithdrawalStatement
+from collegium.protocol.records import PAUSED, Record, Scope, Withdrawal, WithdrawalStatement
 from collegium.protocol.signing import sign
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
@@ -27,7 +27,7 @@ def trained_by(node: Node) -> int:
     return max((slot[2] for slot in core_of(node).acked if slot[0] == key(node)), default=0)
 
 
-def put_back(scope: str, before: bool) -> tuple[Cluster, Node]:
+def put_back(scope: Scope, before: bool) -> tuple[Cluster, Node]:
     """A cluster whose last node withdrew its first update or everything, and whose disk was then lost, or set back."""
     cluster = Cluster(4, 7, Invariants, rounds=ROUNDS)
     cluster.start()
