@@ -47,4 +47,4 @@ def _columns(entry: ModalityEntry) -> list[str]:
     names = [column.name for column in entry.columns] or list(entry.segments)
     names += [f"{entry.prefix}…"] if entry.prefix else []
     names += [entry.file] if entry.file else []
-    return names + ([entry.time] if entry.time else [])
+    return names + [column for column in (entry.time, entry.order) if column]

@@ -226,7 +226,7 @@ def test_a_withdrawal_is_put_off_to_a_time(run: "Run", home: Home, monkeypatch: 
     assert "2 updates will be withdrawn at" in text
     assert "with 1 other request" in text
     assert "more than 90 rounds are left before these updates leave the federation's refold horizon" in text
-    assert "`collegium unlearn cancel ID`" in text
+    assert f"`collegium --home {home.root} unlearn cancel ID`" in text
     assert run("unlearn", "cancel", "anna", "ben", "--yes", "--home", home.root).out == (
         "2 requests taken back; 1 student trained on again\n"
     )
