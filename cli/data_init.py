@@ -1,19 +1,17 @@
 """`collegium data init`: a dataset.toml, from what the tables of a folder hold and what a person states."""
 
-import csv
-import io
-import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..crypto.errors import UsageError
 from ..node.words import counted
+from .data_asking import proposal_by_asking
+from .data_words import SHOWN, absent, absent_text, described, split
 from .files import check_new, write_new
 from .options import ForceOption, JsonOption
 from .output import emit, facts, progress, say, table
@@ -21,17 +19,8 @@ from .output import emit, facts, progress, say, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..node.data.look import Look, Seen
+    from ..node.data.look import Look
     from ..node.data.propose import Choice, Proposal
-
-NONE = "none"
-LINE = 79
-SHOWN = 8  # words of a column in a table; the file has all
-KINDS = {
-    "constant": "the same in every row", "empty": "empty", "text": "texts", "image": "pictures", "pixels": "pixels",
-    "audio": "clips", "file": "files", "date": "dates or times", "many": "many words, each seldom",
-    "twice": "there twice", "unreadable": "neither text nor numbers",
-}  # fmt: skip
 
 
 def init(
@@ -73,7 +62,7 @@ def init(
     if yes:
         proposal = _proposed(surveyed.looks, key, tasks, ignore or ())
     elif sys.stdin.isatty():
-        proposal = _proposal_by_asking(surveyed.looks, key, tasks, ignore or ())
+        proposal = proposal_by_asking(surveyed.looks, key, tasks, ignore or ())
     else:
         raise _nobody(surveyed.looks, key, tasks, ignore or ())
     proposal.persons.left.update(surveyed.left)
@@ -99,17 +88,7 @@ def _task_stated(looks: "Sequence[Look]", text: str) -> tuple[str, tuple[str, ..
     if any(look.seen(clean(text)) for look in looks) or "=" not in text:
         return text, ()
     column, _, words = text.rpartition("=")
-    return column, tuple(_split(words))
-
-
-def _split(words: str) -> list[str]:
-    return [word.strip() for word in next(csv.reader([words], skipinitialspace=True), []) if word.strip()]
-
-
-def _join(words: Sequence[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(words)
-    return line.getvalue()
+    return column, tuple(split(words))
 
 
 def _proposed(
@@ -144,156 +123,6 @@ def _nobody(looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]]
     return UsageError(f"There is no terminal to ask at: {'; '.join(asked)}", advice)
 
 
-# ---- asking
-
-
-def _ask(question: str, default: str, take: Callable[[str], Any]) -> Any:
-    """Ask until an answer is one that can be taken."""
-    while True:
-        try:
-            return take(str(typer.prompt(question, default=default or None, err=True)).strip())
-        except (UsageError, ValueError) as error:
-            say(f"{error}" if not isinstance(error, UsageError) else f"{error.message}. {error.advice}")
-
-
-def _proposal_by_asking(
-    looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]], ignore: Sequence[str]
-) -> "Proposal":
-    from ..node.data.persons import find_persons
-    from ..node.data.propose import label_candidates, make_task, propose
-    from .output import console
-
-    screen = console(stderr=True)
-    table(screen, ("table", "column", "here"), [(seen.table, seen.column, _described(seen)) for look in looks
-                                                for seen in look.columns], empty="")  # fmt: skip
-    say("Nobody but you sees this. Press Enter to take what stands in [brackets].")
-    if not key:
-        try:
-            likely = find_persons(looks, "", tasks).subject
-        except UsageError:
-            likely = ""
-
-        def take_key(answer: str) -> str:
-            find_persons(looks, answer, tasks)
-            return answer
-
-        key = _ask("Which column names a student?", likely, take_key)
-    proposal = propose(looks, key, tasks, ignore)
-    if not tasks:
-        likely = _join(label_candidates(proposal))
-
-        def take_tasks(answer: str) -> None:
-            tasks.update(dict.fromkeys(_split(answer), ()))
-            try:
-                if not tasks:
-                    raise ValueError("At least one column is to be predicted.")
-                for name in tasks:
-                    if not any(choice.seen.column == name for choice in proposal.choices):
-                        raise ValueError(f"There is no column {name!r}.")
-            except ValueError:
-                tasks.clear()
-                raise
-
-        _ask("Which columns are to be predicted (commas between)?", likely, take_tasks)
-    if not ignore:
-        gone = [choice.seen.column for choice in proposal.used("out")]
-        if gone:
-            say(fill(f"Left out: {', '.join(gone)}.", LINE))
-        answer = _ask("Which others are left out (commas between)?", NONE, str)
-        ignore = [] if answer == NONE else _split(answer)
-    proposal = propose(looks, key, {column: words for column, words in tasks.items() if words}, ignore)
-    for unworded in (name for name, words in tasks.items() if not words):
-        try:
-            make_task(proposal, unworded)
-        except UsageError as error:
-            say(error.message + ".")
-            words = _ask(f"The words of {unworded}, of two the one that means yes first (commas between)?", "", _split)
-            make_task(proposal, unworded, words)
-    for choice in proposal.choices:
-        if choice.open:
-            _state(choice)
-    return proposal
-
-
-def _number(text: str) -> float:
-    """Return a number; NaN, which is in no bounds, for what is none."""
-    try:
-        return float(text.replace(",", "."))
-    except ValueError:
-        return math.nan
-
-
-def _state(choice: "Choice") -> None:
-    """Ask for the bounds, levels or classes of a column."""
-    from ..node.data.dataset_toml import number_of
-    from ..node.data.propose import apart, set_classes
-
-    name, what = choice.seen.column, {"task": "to predict", "group": "a group"}.get(choice.use, "a feature")
-
-    def take_bounds(answer: str) -> None:
-        numbers = [_number(word) for word in answer.replace(" to ", " ").split()]
-        if len(numbers) != 2 or not -1e300 < numbers[0] < numbers[1] < 1e300:
-            raise ValueError("Write two numbers, the lower one first.")
-        choice.bounds = numbers[0], numbers[1]
-
-    def take_levels(answer: str) -> None:
-        words = apart(_split(answer))
-        if not words:
-            raise ValueError("Write at least one word.")
-        choice.levels = words
-
-    def take_classes(answer: str) -> None:
-        kind = choice.task
-        set_classes(choice, _split(answer))
-        if kind == "ordinal" and choice.task == "multiclass":
-            choice.task = kind
-
-    say(fill(f"{name}, {what}: {_described(choice.seen)}.", LINE))
-    if choice.use == "audio" and choice.bounds:
-
-        def take_seconds(answer: str) -> None:
-            if not 0 < _number(answer) <= 3600:
-                raise ValueError("Write a number of seconds, 3600 at most.")
-            choice.bounds = 0.0, _number(answer)
-
-        _ask("  How many seconds of a clip are read?", number_of(choice.bounds[1]), take_seconds)
-    elif choice.bounds:
-        low, high = map(number_of, choice.bounds)
-        _ask("  The lowest and the highest possible value?", f"{low} {high}", take_bounds)
-    elif choice.use == "task":
-        order = "first the one that means yes" if choice.task == "binary" else "from low to high if in order"
-        _ask(f"  Its words, {order}?", _join(choice.levels), take_classes)
-        if choice.task == "multiclass" and typer.confirm("  Are they in an order?", err=True):
-            choice.task = "ordinal"
-    else:
-        _ask("  Its words?", _join(choice.levels), take_levels)
-    choice.stated = True
-
-
-# ---- answering
-
-
-def _described(seen: "Seen") -> str:
-    """Say what a column holds, in round numbers."""
-    from ..node.data.dataset_toml import number_of
-    from ..node.data.natural import rounded
-
-    if seen.sensitive == "person":
-        text = "not shown"
-    elif seen.kind == "number":
-        low, high = map(number_of, rounded(seen.low, seen.high))
-        text = f"numbers of about {low} to {high}"
-    elif seen.kind == "levels":
-        shown = [f"{word} {number}" for word, number in seen.common[:SHOWN]]
-        text = ", ".join([*shown, *(["…"] if seen.rare or len(seen.common) > SHOWN else [])])
-    elif seen.kind == "many" and seen.unique:
-        text = "another word in each row"
-    else:
-        text = KINDS[seen.kind]
-    empty = seen.rows - seen.present
-    return text + (f", {empty} empty" if 0 < empty < seen.rows else "")
-
-
 def _sound(proposal: "Proposal") -> None:
     if not proposal.used("feature", "text", "image", "audio"):
         gone = ", ".join(f"{choice.seen.column} ({choice.why})" for choice in proposal.used("out"))
@@ -306,6 +135,17 @@ def _sound(proposal: "Proposal") -> None:
         f"{column} sounds like a label, and is a feature: --ignore it if it is known only when the task's label is"
         for column in label_candidates(proposal)
     ]
+    for choice in proposal.used("feature", "task", "group"):
+        if choice.stated and choice.levels and (found := absent(proposal.look(choice), choice, choice.levels)):
+            proposal.notes.append(absent_text(choice, found))
+    for choice in proposal.used("task"):
+        if choice.stated and choice.levels:
+            others = proposal.look(choice).others(choice.seen.column, choice.levels)
+            if others:
+                proposal.notes.append(
+                    f"{choice.seen.column}: {counted(others, 'cell holds another word', 'cells hold other words')} than"
+                    f" {', '.join(choice.levels)}: their students would be left out. Name every word, or correct them"
+                )
     proposal.notes += [
         f"{choice.seen.column}: {counted(choice.seen.unfit, 'cell is no number', 'cells are no numbers')}; `data check`"
         " names each"
@@ -342,7 +182,7 @@ def _answer(proposal: "Proposal", folder: Path, file: Path) -> dict[str, Any]:
             {
                 "table": choice.seen.table,
                 "column": choice.seen.column,
-                "here": _described(choice.seen),
+                "here": described(choice.seen),
                 "use": choice.use,
                 "kind": choice.task,
                 "why": choice.why,
@@ -371,7 +211,7 @@ def _show(out: "Console", proposal: "Proposal", answer: dict[str, Any]) -> None:
     )
     out.print()
     rows = [
-        (choice.seen.table, choice.seen.column, _described(choice.seen), _use(choice)) for choice in proposal.choices
+        (choice.seen.table, choice.seen.column, described(choice.seen), _use(choice)) for choice in proposal.choices
     ]
     table(out, ("table", "column", "here", "becomes"), rows, empty="")
     for left in answer["left_out"]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ...crypto.errors import CorruptError
 from .entries import TableEntry
 from .files import LINE
+from .utf8 import Utf8Count
 from .workbook import SUFFIXES
 
 HEAD = 4 << 20  # bytes from which separator and decimal sign are recognised
@@ -61,7 +62,9 @@ def _read(chunks: Iterable[bytes], most: int) -> tuple[bytes, bool]:
 def _encoding(head: bytes, utf8: bool) -> str:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    if utf8 or head.startswith(codecs.BOM_UTF8):
+    count = Utf8Count()
+    count.feed(head)
+    if utf8 or head.startswith(codecs.BOM_UTF8) or count.is_utf8:  # the last: some cells are damaged
         return "utf-8"
     if 3 * sum(map(len, _CYRILLIC.findall(head))) > len(_LETTER.findall(head)):
         return "windows-1251"

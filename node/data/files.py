@@ -23,6 +23,7 @@ from ...crypto.errors import CorruptError, UsageError
 from . import workbook
 from .entries import TableEntry
 from .spelling import clean
+from .utf8 import ONE_BYTE, Utf8Count
 
 LINE = 1 << 20  # bytes of a CSV line that can be read for certain
 RAGGED = 10_000  # rows with another number of cells; more of them, and it is no table
@@ -42,6 +43,7 @@ class Read:
 
     def __init__(self, data: pa.Table, lines: npt.NDArray[np.int64], *, damaged: bool = False) -> None:
         self.data, self.lines, self.damaged = data, lines, damaged
+        self.utf8 = False  # though another encoding is declared
         self.ragged: list[tuple[int, int, int]] = []  # line, cells expected, cells there
         self.empty = 0
 
@@ -105,6 +107,7 @@ def _csv(entry: TableEntry, columns: list[str]) -> Read:
     left = np.ones(data.num_rows + len(ragged), dtype=np.bool_)
     left[[line - 2 for line, _, _ in ragged if line - 2 < left.size]] = False
     result = Read(data, np.flatnonzero(left)[: data.num_rows] + 2 + stream.blank, damaged=stream.damaged)
+    result.utf8 = stream.count is not None and stream.count.is_utf8
     result.ragged = [(line + stream.blank, expected, there) for line, expected, there in ragged]
     return result
 
@@ -206,7 +209,8 @@ def _stream(entry: TableEntry) -> "_Utf8":
 class _Utf8(io.RawIOBase):
     """A file's bytes as UTF-8, without blank lines at its begin (`blank` of them) and with a line end at its end.
 
-    Bytes that are no text become DAMAGED, and `damaged` true. Raises workbook.FullError beyond the table's `max_mib`.
+    Bytes that are no text become DAMAGED, and `damaged` true. `count`: whether it is UTF-8, where an encoding of one
+    byte a letter is declared. Raises workbook.FullError beyond the table's `max_mib`.
     """
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile, entry: TableEntry) -> None:
@@ -214,6 +218,7 @@ class _Utf8(io.RawIOBase):
         self._decoder = codecs.getincrementaldecoder(entry.encoding)(errors="replace")
         self._left, self._begun, self._ended, self._read = bytearray(), False, False, 0
         self.blank, self.damaged, self._last = 0, False, ""
+        self.count = Utf8Count() if entry.encoding in ONE_BYTE else None
 
     def readable(self) -> bool:
         return True
@@ -242,6 +247,8 @@ class _Utf8(io.RawIOBase):
         if not self._begun and chunk.startswith(codecs.BOM_UTF8) and self._entry.encoding != "utf-8":
             where = f"{self._entry.path} is UTF-8, not {self._entry.encoding.upper()}"
             raise CorruptError(where, f'Write encoding = "utf-8" in {_section(self._entry)}, or save it as declared.')
+        if self.count is not None:
+            self.count.feed(chunk)
         text = self._decoder.decode(chunk, final=not chunk)
         self.damaged = self.damaged or DAMAGED in text
         if not self._begun:
@@ -282,6 +289,12 @@ def _recode(entry: TableEntry) -> str:
     if entry.encoding == "utf-8":
         return f'Save it as CSV UTF-8, or write encoding = "windows-1252" in {_section(entry)} if it is.'
     return f"Save it as CSV UTF-8, or correct encoding in {_section(entry)}."
+
+
+def is_utf8(entry: TableEntry) -> tuple[str, str]:
+    """Return what is wrong with a file in UTF-8 that is declared otherwise, and what to do."""
+    what = f"{entry.path} is UTF-8, not {entry.encoding.upper()}: letters with accents are read wrong"
+    return what, f'Write encoding = "utf-8" in {_section(entry)}.'
 
 
 def not_text(entry: TableEntry) -> tuple[str, str]:

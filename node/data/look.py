@@ -105,6 +105,16 @@ class Look:
         codes = self.table.cells(column).codes
         return int(np.bincount(codes[codes >= 0], minlength=1).max())
 
+    def absent(self, column: str, words: Sequence[str]) -> tuple[str, ...]:
+        """Return those of these words that no cell of a column holds."""
+        there = set(self.table.cells(column).values)
+        return tuple(word for word in words if word not in there)
+
+    def others(self, column: str, words: Sequence[str]) -> int:
+        """Return how many cells of a column hold a word that is none of these."""
+        cells, known = self.table.cells(column), set(words)
+        return int(np.array([*(value not in known for value in cells.values), False])[cells.codes].sum())
+
     def unknown(self, column: str, unit: "Look", key: str) -> int:
         """Return how many rows of a column name a key that the unit table lacks."""
         cells, ids = self.table.cells(column), set(unit.table.cells(key).values)

@@ -71,6 +71,10 @@ class Proposal:
     steps: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def look(self, choice: Choice) -> Look:
+        """Return the table of a column."""
+        return next(look for look in self.tables if look.entry.name == choice.seen.table)
+
     def used(self, *uses: str) -> list[Choice]:
         """Return the columns of these uses."""
         return [choice for choice in self.choices if choice.use in uses]

@@ -18,6 +18,7 @@ from . import files
 from .entries import TableEntry
 from .problems import ColumnCount, Findings, commonest, outside
 from .spelling import MISSING, alike, clean, whole
+from .utf8 import ONE_BYTE, misread
 
 Texts = list[str | None]
 Index = npt.NDArray[np.int64]
@@ -73,6 +74,12 @@ class Table:
         self._unread: dict[str, Mask] = {}  # of columns of numbers: cells that hold something else [rows]
         if result.empty:
             self.findings.empty_rows[self.name] = result.empty
+        if result.utf8:
+            # Of one student's name alone it may follow: training goes on with what it reads (problems.py).
+            what, advice = files.is_utf8(entry)
+            if self.findings.strict:
+                raise CorruptError(what, advice)
+            self.findings.clash(what, advice)
         for line, expected, there in result.ragged:
             advice = "A cell that holds a separator needs quotes. The row is left out."
             self.findings.add(f"{self.path}: line {line}", f" has {there} cells, not {expected}", advice)
@@ -288,6 +295,9 @@ class Table:
 
     def _advice(self, column: str, wanted: Sequence[str]) -> str:
         names, other = self.names, ""
+        misspelt = clean(misread(column, self.entry.encoding)) if self.entry.encoding in ONE_BYTE else column
+        if misspelt != column and any(misspelt in name for name in names):
+            return "The file is UTF-8. " + files.is_utf8(self.entry)[1]
         for sign, name in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):
             if len(self.names) == 1 and sign in self.names[0] and self.entry.separator != sign:
                 names = [clean(word) for word in self.names[0].split(sign)]

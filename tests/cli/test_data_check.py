@@ -15,7 +15,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from collegium.crypto.errors import CorruptError
 from collegium.node.data.arrays import load, load_file
+from collegium.node.data.utf8 import Utf8Count
 
 if TYPE_CHECKING:
     from ..firstweek.schools import Answer
@@ -723,3 +725,80 @@ def test_a_file_in_utf8_that_is_declared_otherwise_is_called_so(run: "Run", scho
     answer = run("data", "check", school)
     assert answer.code == 3
     assert 'is UTF-8, not WINDOWS-1252 Write encoding = "utf-8"' in " ".join(answer.err.split())
+
+
+# ---- UTF-8 that is declared as something else
+
+
+def declared_as(school: Path, encoding: str, toml: str = TOML) -> None:
+    (school / "dataset.toml").write_text(toml.replace('key = "id"', f'key = "id"\nencoding = "{encoding}"'), "utf-8")
+
+
+@pytest.mark.parametrize("encoding", ["windows-1252", "iso-8859-15", "windows-1250", "windows-1251"])
+def test_utf8_that_is_declared_otherwise_is_an_error_that_names_the_key(
+    run: "Run", school: Path, encoding: str
+) -> None:
+    rows = pupils()
+    rows[3][1] = "Jörg"
+    text = table(rows).replace("north", "Köln")
+    (school / "work.csv").write_bytes(text.encode())
+    declared_as(school, encoding, TOML.replace("north", "Köln"))
+    answer = run("data", "check", school, "--json")
+    assert answer.code == 3
+    (problem,) = answer.value["problems"]
+    assert problem["text"].endswith(f"work.csv is UTF-8, not {encoding.upper()}: letters with accents are read wrong")
+    assert problem["advice"] == 'Write encoding = "utf-8" in [tables.work] of dataset.toml.'
+    assert answer.value["left_out_subjects"] == 0, "it is said; of one student's name alone it may follow (G6)"
+    assert load(school, tolerant=True).subjects
+    declared_as(school, "utf-8", TOML.replace("north", "Köln"))
+    assert run("data", "check", school).code == 0
+
+
+def test_a_column_of_a_file_in_utf8_that_is_declared_otherwise_is_not_called_missing_alone(
+    run: "Run", school: Path
+) -> None:
+    (school / "work.csv").write_bytes(table(pupils(), HEADER.replace("town", "Straße")).encode())
+    declared_as(school, "windows-1252", TOML.replace('"town"', '"Straße"'))
+    answer = run("data", "check", school)
+    assert answer.code == 2
+    assert 'The file is UTF-8. Write encoding = "utf-8" in [tables.work]' in answer.err
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [
+        ("windows-1252", ("Köln", "Ângoulême")),
+        ("windows-1250", ("Łódź", "Gdańsk »Ł« …")),
+        ("windows-1251", ("Псков", "«США»")),
+        ("iso-8859-15", ("Œuvre", "500 €")),
+    ],
+)
+def test_what_is_in_the_declared_encoding_is_not_taken_for_utf8(
+    run: "Run", school: Path, encoding: str, words: tuple[str, str]
+) -> None:
+    one, other = words
+    (school / "work.csv").write_bytes(table(pupils()).replace("north", one).replace("south", other).encode(encoding))
+    declared_as(school, encoding, TOML.replace("north", one).replace("south", other))
+    answer = run("data", "check", school)
+    assert answer.code == 0, answer.err
+
+
+def test_a_file_to_predict_in_utf8_is_refused_where_another_encoding_is_declared(school: Path) -> None:
+    declared_as(school, "windows-1252")
+    (school / "new.csv").write_bytes("id,pupil,age,town\nn1,Jörg,9,north\n".encode())
+    with pytest.raises(CorruptError, match="is UTF-8, not WINDOWS-1252"):
+        load_file(school, school / "new.csv")
+
+
+def test_a_letter_may_lie_on_both_sides_of_a_piece_of_the_file() -> None:
+    text = ("a" * 7 + "ü€😀ö").encode() * 9
+    for size in range(1, 12):
+        count = Utf8Count()
+        for start in range(0, len(text), size):
+            count.feed(text[start : start + size])
+        count.feed(b"")
+        assert (count.letters, count.strays) == (36, 0), size
+    count = Utf8Count()
+    count.feed("Grüße aus Köln, Ÿ»".encode("windows-1252"))
+    count.feed(b"")
+    assert not count.is_utf8

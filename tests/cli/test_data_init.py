@@ -136,8 +136,12 @@ def test_a_person_at_a_terminal_states_bounds_words_and_tasks(run: "Run", tmp_pa
             ("Which others are left out", "Absent"),
             ("highest possible value? [0 20]", "25 10"),
             ("Write two numbers, the lower one first", "10 25"),
-            ("Its words? [Bonn,Köln]", "Bonn, Köln, Aachen"),
-            ("means yes? [pass,fail]", "pass,fail"),
+            ("Its words? [Bonn,Köln]", "Bon, Köln"),
+            ("Town: no cell holds 'Bon' (is 'Bonn' meant?). Take these words all the same?", ""),
+            ("Write them as the table has them", "Bonn, Köln, Aachen"),
+            ("means yes? [pass,fail]", "pass,fial"),
+            ("Result: no cell holds 'fial' (is 'fail' meant?)", "n"),
+            ("Write them as the table has them, or put the table right.\n  Its words, first", "pass,fail"),
         ):
             terminal.until(partial(asked, question))
             terminal.send(f"{answer}\n")
@@ -146,12 +150,43 @@ def test_a_person_at_a_terminal_states_bounds_words_and_tasks(run: "Run", tmp_pa
         terminal.kill()
     assert terminal.code == 0
     assert "collegium data check" in terminal.screen.scroll
+    assert "Town: no cell holds 'Aachen'. It may be another school's." in terminal.screen.scroll
     assert "Age, a feature: numbers of about 10 to 20." in terminal.screen.scroll
     assert made(folder)["modality"][0]["columns"] == [
         {"name": "Age", "low": 10, "high": 25}, {"name": "Town", "levels": ["Bonn", "Köln", "Aachen"]},
     ]  # fmt: skip
     assert "stated by nobody" not in (folder / "dataset.toml").read_text("utf-8")
     accepted(run, folder)
+
+
+def test_words_of_a_flag_that_no_cell_holds_are_named(run: "Run", tmp_path: Path) -> None:
+    rows = [[f"S{n}", n % 9, ("Pass", "fail", SECRET)[n % 3 if n % 7 else 2]] for n in range(60)]
+    write(tmp_path / "a.csv", ["Pupil", "Age", "Result"], rows)
+    done = run("data", "init", tmp_path, "--yes", "--task", "Result=pass,fial", "--json")
+    assert done.code == 0, done.err
+    assert done.value["notes"] == [
+        "Result: no cell holds 'pass' (is 'Pass' meant?), 'fial' (is 'fail' meant?)",
+        "Result: 60 cells hold other words than pass, fial: their students would be left out. Name every word, or"
+        " correct them",
+    ]
+    again = run("data", "init", tmp_path, "--yes", "--task", "Result=Pass,fail", "--out", tmp_path / "b.toml", "--json")
+    (note,) = again.value["notes"]
+    others = sum(row[2] == SECRET for row in rows)
+    assert note.startswith(f"Result: {others} cells hold other words than Pass, fail")
+    assert SECRET not in note
+
+
+def test_a_file_in_utf8_with_a_damaged_cell_is_utf8_all_the_same(run: "Run", tmp_path: Path) -> None:
+    rows = [[f"S{n}", ("Köln", "Jülich")[n % 2], n % 9, ("yes", "no")[n * 7 % 3 == 0]] for n in range(60)]
+    write(tmp_path / "a.csv", ["Pupil", "Ort", "Größe", "Passed"], rows)
+    (tmp_path / "a.csv").write_bytes((tmp_path / "a.csv").read_bytes().replace("Jülich".encode(), b"J\xfclich", 1))
+    done = run("data", "init", tmp_path, "--yes", "--task", "Passed", "--json")
+    assert done.code == 0, done.err
+    assert done.value["tables"][0]["encoding"] == "utf-8"
+    assert "Größe" in uses(done)
+    check = run("data", "check", tmp_path, "--json").value
+    (problem,) = check["problems"]
+    assert "line 3 is not UTF-8" in problem["text"]
 
 
 def test_what_is_there_is_never_written_over(run: "Run", school: Path, tmp_path: Path) -> None:
