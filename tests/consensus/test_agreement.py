@@ -439,6 +439,22 @@ def test_equivocation_is_reported_once_and_both_votes_count() -> None:
     assert votes_of(peer)[-1] == (0, PRECOMMIT, A.id)
 
 
+def test_who_votes_twice_counts_once_towards_a_timer() -> None:
+    """Lines 34 and 47: three votes of two members are no quorum of four, though each vote counts for its block."""
+    net, peer = alone(3)
+    zero, one, two, _ = net.identities
+    hear(peer, proposal(zero, 0, A))
+    peer.do(peer.agreement.timeout(0, Step.PROPOSE))  # it prevotes nothing itself
+    hear(peer, vote(zero, 0, PREVOTE, NIL), vote(zero, 0, PREVOTE, A.id))
+    assert peer.timers == [(0, Step.PROPOSE)], "two members prevoted"
+    hear(peer, vote(one, 0, PREVOTE, A.id))
+    assert peer.timers == [(0, Step.PROPOSE), (0, Step.PREVOTE)], "three"
+    hear(peer, *(vote(who, 0, PRECOMMIT, block) for who in (zero, one) for block in (NIL, A.id)))
+    assert peer.timers == [(0, Step.PROPOSE), (0, Step.PREVOTE)], "two members precommitted, twice each"
+    hear(peer, vote(two, 0, PRECOMMIT, NIL))
+    assert peer.timers == [(0, Step.PROPOSE), (0, Step.PREVOTE), (0, Step.PRECOMMIT)]
+
+
 def test_a_stranger_to_the_turn_proposes_nothing() -> None:
     net, peer = alone(3)
     with pytest.raises(RemoteProtocolError, match="not-the-proposer"):

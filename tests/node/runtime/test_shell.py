@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from collegium.crypto.errors import OperatorError, RefusedError, RemoteProtocolError
+from collegium.crypto.errors import OperatorError, RefusedError, RemoteProtocolError, UnreachableError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
@@ -126,6 +126,32 @@ def test_g8_a_neighbour_is_answered_only_from_what_is_on_disk(runtime: Any) -> N
 
     trio.run(both)
     assert order == ["stored", "answered"]
+
+
+@pytest.mark.parametrize("failure", [UnreachableError("no connection"), RemoteProtocolError("refused", "not served")])
+def test_g3_what_one_neighbour_does_not_take_is_gossiped(runtime: Any, failure: Exception) -> None:
+    """An acknowledgement that reaches nobody would keep its update out of the round."""
+    sent: list[tuple[bytes | None, bytes]] = []
+
+    class Network:
+        down = False
+
+        async def request(self, peer: bytes, protocol: str, data: bytes, *, limit: int) -> bytes:
+            if self.down:
+                raise failure
+            sent.append((peer, data))
+            return b""
+
+        async def publish(self, data: bytes) -> None:
+            sent.append((None, data))
+
+    network = runtime.dialogue.network = Network()
+    peer = bytes([7]) * 32
+    trio.run(runtime.dialogue.tell, ev.Publish(b"ack", to=peer))
+    assert sent == [(peer, b"ack")], "to one alone, and not to everybody"
+    network.down = True
+    trio.run(runtime.dialogue.tell, ev.Publish(b"another", to=peer))
+    assert sent[1:] == [(None, b"another")]
 
 
 def test_g6_the_learner_is_told_whose_data_it_must_not_use(runtime: Any, tmp_path: Path) -> None:
