@@ -119,6 +119,10 @@ def trained(status: "TrainingShown") -> str:
         reasons[entry["meaning"]] = reasons.get(entry["meaning"], 0) + 1
     count = len(status["trained"])
     parts = [counted(count, "component")] if count else []
+    waits: dict[str, int] = {}
+    for waiting in status["waiting"]:
+        waits[waiting["why"]] = waits.get(waiting["why"], 0) + 1
+    parts += [f"{'it waits' if count == 1 else f'{n} of them wait'}: {why}" for why, n in waits.items()]
     parts += [f"{'not ' + str(n) if count else 'nothing'}: {why}" for why, n in reasons.items()]
     return "; ".join(parts) or "nothing is hosted here"
 

@@ -14,6 +14,7 @@ from . import membership
 from .components import Entry, Round
 from .membership import Roll
 
+NOT_YET = 2**63 - 1  # the feed position of an update that is in no record yet
 T = TypeVar("T")
 
 

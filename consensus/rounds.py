@@ -16,7 +16,7 @@ from ..protocol.records import GENESIS, Offer
 from ..protocol.schema import MAX_HOSTS
 from . import membership, rules, trainers
 from .components import Entry, Round, chained
-from .ledger import Certified, ComponentLedger, Ledger, Pending, Withdrawn
+from .ledger import NOT_YET, Certified, ComponentLedger, Ledger, Pending, Withdrawn
 from .membership import Roll
 
 KEEP_ATTESTED = 8  # rounds for which late attestations still count
@@ -94,6 +94,22 @@ def closable(charter: Charter, ledger: Ledger, name: str) -> bool:
     """Whether a component has at least `min_updates` eligible updates for its next round."""
     spec = charter.component(name)
     return spec is not None and len(eligible(charter, ledger, name)) >= spec.min_updates
+
+
+def possible_authors(charter: Charter, ledger: Ledger, name: str) -> frozenset[bytes]:
+    """Return the hosts whose updates the next round of a component can count, by their own statements in the ledger.
+
+    These are the hosts that declare training, less those whose update for it a withdrawal bars, and the authors of the
+    updates that are there already. While they are fewer than `min_updates`, a training run would be for nothing.
+    """
+    c = ledger.components[name]
+    recent = [w for w in ledger.withdrawn if dict(w.rounds).get(name, 0) >= c.round]
+    there = {entry.author for entry in eligible(charter, ledger, name)}
+    declared = trainers.trainers(ledger.offers, c.hosts, name)
+    return (
+        declared.difference(host for w in recent for host in declared if w.bars(name, host, NOT_YET, c.round + 1, b""))
+        | there
+    )
 
 
 def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], height: int) -> Ledger:

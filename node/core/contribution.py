@@ -7,6 +7,7 @@ of the components which its data reach. Its cost is on disk before the learner s
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import assert_never
 
 from ...consensus.ledger import Ledger, Withdrawn
 from ...protocol.charter import Charter
@@ -71,7 +72,7 @@ def barred(plan: Plan, learning: Learning) -> str:
 
 
 def recovering(ledger: Ledger, rounds: Mapping[str, int]) -> bool:
-    """Whether these rounds are recovery rounds: within RECOVERY_ROUNDS after a withdrawal took effect.
+    """Whether these rounds are recovery rounds: within RECOVERY_ROUNDS after a withdrawal from their components.
 
     After a rewind they are as many as it took back, if those are more.
     """
@@ -79,8 +80,21 @@ def recovering(ledger: Ledger, rounds: Mapping[str, int]) -> bool:
         rounds[name] <= closed + max(RECOVERY_ROUNDS, taken_back(withdrawn, name))
         for withdrawn in ledger.withdrawn
         for name, closed in withdrawn.rounds
-        if name in rounds
+        if name in rounds and _takes_from(withdrawn, name)
     )
+
+
+def _takes_from(withdrawn: Withdrawn, component: str) -> bool:
+    """Whether a withdrawal can have taken something out of a component; of single updates it is not known which."""
+    if withdrawn.mode == "rewind":
+        return component in dict(withdrawn.since)
+    match withdrawn.scope:
+        case "all" | "updates":
+            return True
+        case "components" | "rounds":
+            return component in withdrawn.components
+        case _:
+            assert_never(withdrawn.scope)
 
 
 def taken_back(withdrawn: Withdrawn, component: str) -> int:

@@ -19,8 +19,8 @@ batch, and no write beside `Persist`. For privacy the same holds: `Persist(PutRe
 facts, and answers what needs an answer at once. `_advance` then draws the consequences, once for the batch: a hundred
 messages cost one look at the ledger. In this order:
 
-1. this node's own records, if it may sign: a withdrawal that waits, its offer, evidence of forks, motions about silent
-   hosts, acknowledgements, update records, attestations;
+1. this node's own records, if it may sign: a withdrawal that waits, evidence of forks, motions about silent hosts,
+   acknowledgements, update records, its offer, attestations;
 2. proposed blocks are judged, deadlines of rounds are set;
 3. a block is proposed if it is this node's turn; a height begins if there is work;
 4. states are compared with the certified ones, and folded;
@@ -255,11 +255,11 @@ def _advance(state: NodeState) -> None:
     if state.may_append():
         if state.withdraw_waits:
             withdrawing.on_withdraw(state)
-        offers.renew(state)
         feeds.convict(state)
         motions.suspend_silent(state)
         updates.acknowledge(state)
         updates.post(state)
+        offers.renew(state)  # with an update record, that it was the last one
         folds.attest(state)
     if state.agreement is not None:
         heights.judge(state)

@@ -233,6 +233,7 @@ def _decide(state: NodeState, block: Block, certificate: Certificate) -> None:
     motions.tell(state, before)
     if state.ledger.withdrawn != before.withdrawn:
         state.exhausted = state.unaffordable = ""  # the recovery share of ε is available now
+        state.last_run = False
     for withdrawn in (w for w in state.ledger.withdrawn if w not in before.withdrawn):
         state.notice(
             "withdrawn", member=withdrawn.author, height=block.height, mode=withdrawn.mode, scope=withdrawn.scope

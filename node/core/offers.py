@@ -5,6 +5,7 @@ suspension) stay in `state.stopped` and in the ledger, across restarts, until th
 within a round's deadline: only then do rounds wait for it. Its updates before that count if they come in time.
 """
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 from ...consensus import trainers
@@ -82,10 +83,15 @@ def _idle(state: NodeState, last: Offer | None) -> tuple[Idle, ...]:
 
 
 def _on_the_way(state: NodeState, name: str) -> bool:
-    """Whether this node's update for the open round is in flight or pending."""
-    closed = state.ledger.components[name].round
-    headers = (update.header.value for update in state.in_flight.of(state.me))
-    return any(header.component == name and header.round > closed for header in headers)
+    """Whether this node's update for the open round is signed, and not yet in a record that the round can count."""
+    component = state.ledger.components[name]
+    hosts, need = set(component.hosts), state.ledger.host_quorum(component)
+    return any(
+        update.header.value.component == name
+        and update.header.value.round > component.round
+        and (not component.round or len(update.posted & hosts) < need)  # the first hosts are still gathering
+        for update in state.in_flight.of(state.me)
+    )
 
 
 def latest(state: NodeState) -> Offer | None:
@@ -124,6 +130,12 @@ def learner_ready(state: NodeState) -> None:
                 state.stopped[name] = Reason.NOT_IN_DATA
         elif before in PASSING:
             state.stopped[name] = Reason.COMING_BACK  # until `trained`
+
+
+def go_on(state: NodeState, names: Iterable[str]) -> None:
+    """Clear the stop reason of these components: too few hosts train them, and this one can."""
+    for name in names:
+        state.stopped.pop(name, None)
 
 
 def trained(state: NodeState, names: "list[str]", took_ms: int) -> None:

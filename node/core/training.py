@@ -1,27 +1,33 @@
 """When this node trains: which components, at what privacy cost, and how the result is sent.
 
 The order matters (G6): check the budget, write the cost to the disk, train, sign, send.
+
+No ε for nothing: a component is trained only while `min_updates` hosts, this one among them, can send an update for its
+open round (`_has_company`). A node that had stopped, and finds too few without it, offers to train before it trains,
+and one whose last affordable run is over says so before the round closes
+(docs/adr/0024-nobody-trains-a-round-that-cannot-close.md).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ...consensus.ledger import names
-from ...consensus.rounds import has_contributed, next_round
+from ...consensus.rounds import has_contributed, next_round, possible_authors
 from ...protocol.claims import NO_EPSILON
 from ...protocol.records import GENESIS
 from ...protocol.signing import sign
 from ..privacy import policy as governing
+from . import candidates, offers, updates
 from . import contribution as contributing
 from . import events as ev
-from . import offers, updates
 from .in_flight import update_key
 from .messages import Kind, message
-from .reasons import Reason
+from .reasons import PASSING, Reason
 from .state import NodeState
 from .timers import TrainDue
 
 MAX_FAILURES = 3
+AHEAD = 0  # the number of a training run that the budget is only asked about
 
 
 def learn(state: NodeState) -> None:
@@ -41,27 +47,80 @@ def learn(state: NodeState) -> None:
         _pay(state, state.run)
         return
     names = [name for name in names if not state.specs[name].is_statistic and _goes_on(state, name)]
-    open_ = [name for name in names if _is_trainable(state, name)]
-    if not open_ or (len(open_) < len(names) and not state.learn_partly):
-        if open_ and not state.learn_waits:
-            state.learn_waits = True
-            state.emit(ev.SetTimer(TrainDue(), 2 * state.charter.rules.round_deadline))
+    trainable = [name for name in names if _is_trainable(state, name)]
+    if not trainable:
         return
     if not all(state.is_current(name) and name not in state.halted | state.doubted for name in state.followed):
         return  # every forward pass needs them
+    open_ = [name for name in trainable if _has_company(state, name)]
+    if not open_:
+        _offer_again(state, trainable)
+        return
+    names = [name for name in names if name in open_ or _has_company(state, name, expected=_not_heard(state))]
+    if len(open_) < len(names) and not state.learn_partly:
+        if not state.learn_waits:
+            state.learn_waits = True
+            state.emit(ev.SetTimer(TrainDue(), 2 * state.charter.rules.round_deadline))
+        return
     state.learn_partly = state.learn_waits = False
-    state.run = contributing.TrainingRun(
-        max((put.run for put in state.reservations), default=0) + 1,
-        tuple(_recipe(state, name) for name in open_),
-        {name: state.folded[name][3] for name in open_},
-        {name: state.folded[name][1] for name in open_},
-        governing.used(state.charter, state.held, state.withheld, open_),
-    )
+    state.run = _run(state, open_)
     _pay(state, state.run)
 
 
+def _run(state: NodeState, names: Sequence[str]) -> contributing.TrainingRun:
+    return contributing.TrainingRun(
+        max((put.run for put in state.reservations), default=0) + 1,
+        tuple(_recipe(state, name) for name in names),
+        {name: state.folded[name][3] for name in names},
+        {name: state.folded[name][1] for name in names},
+        governing.used(state.charter, state.held, state.withheld, names),
+    )
+
+
+def _has_company(state: NodeState, name: str, expected: Collection[bytes] = ()) -> bool:
+    """Whether enough hosts, this one among them, can send an update for a component's open round.
+
+    By the newest records that this node has, agreed or not: whoever stops, or goes on, says so in its offer. `expected`
+    are counted too.
+    """
+    ledger = candidates.current(state).state
+    able = possible_authors(state.charter, ledger, name).union((state.me,), expected)
+    return len(able) >= state.specs[name].min_updates
+
+
+def _not_heard(state: NodeState) -> frozenset[bytes]:
+    """Return the members that may still offer to train, before any first round has closed.
+
+    Components that only they could train with are waited for, so that all of them start in one training run.
+    """
+    if any(component.rounds for component in state.ledger.components.values()):
+        return frozenset()
+    return frozenset(state.ledger.members) - candidates.current(state).state.offers.keys()
+
+
+def _offer_again(state: NodeState, names: Sequence[str]) -> None:
+    """Too few train these components: offer to train those that this node had stopped training, if it can.
+
+    Otherwise the hosts would wait for each other. As no round closes without it, none waits for it in vain. Its budget
+    has to allow a training run: asking is arithmetic on what is spent, and costs nothing.
+    """
+    stopped = [name for name in names if name in state.stopped and state.stopped[name] not in PASSING]
+    if not stopped:
+        return
+    run = _run(state, stopped)
+    if _costs(state, run):
+        state.run = run  # until the budget answers
+        _ask_budget(state, run)
+    else:
+        offers.go_on(state, stopped)
+
+
+def _costs(state: NodeState, run: contributing.TrainingRun) -> bool:
+    return any(state.specs[recipe.component].noise_multiplier for recipe in run.recipes)
+
+
 def _pay(state: NodeState, run: contributing.TrainingRun) -> None:
-    if any(state.specs[recipe.component].noise_multiplier for recipe in run.recipes):
+    if _costs(state, run):
         _ask_budget(state, run)
     else:
         _reserve(state, dict.fromkeys(run.modalities, NO_EPSILON))
@@ -153,6 +212,11 @@ def _recipe_of(state: NodeState, name: str, round_: int, chain: bytes) -> ev.Rec
 
 def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
     """Continue with the training run that the budget allows, or stop for good."""
+    if event.run == AHEAD:
+        state.last_run = not event.allowed
+        if state.last_run and state.run is None:
+            offers.stop(state, Reason.BUDGET_SPENT)  # the operator is notified when the next round opens
+        return
     run = state.run
     if run is None or run.number != event.run or any(put.run == run.number for put in state.reservations):
         return
@@ -164,6 +228,12 @@ def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
             state.exhausted = event.reason
         offers.stop(state, Reason.BUDGET_SPENT, statistics=run.of_statistics)
         state.notice("budget-spent", "warning", reason=event.reason, epsilon=contributing.logged_epsilon(event.epsilon))
+        return
+    names = [] if run.of_statistics else [recipe.component for recipe in run.recipes]
+    alone = [name for name in names if not _has_company(state, name)]
+    if alone:
+        state.run = None  # the others stopped meanwhile, or it asked in order to offer
+        offers.go_on(state, alone)
         return
     state.run = replace(
         run,
@@ -204,6 +274,7 @@ def _reserve(state: NodeState, epsilon: Mapping[str, int]) -> None:
     steps, rate = contributing.event(run, learning)
     state.train_began = state.now
     state.emit(ev.Train(run.number, run.recipes, steps, rate, lot, _context(state, run)))
+    _look_ahead(state, run)
     rounds = {recipe.component: recipe.round for recipe in run.recipes}
     state.notice("training", run=run.number, rounds=rounds, epsilon=contributing.logged_epsilon(dict(put.claims)))
 
@@ -230,6 +301,8 @@ def on_trained(state: NodeState, event: ev.Trained) -> None:
     if not state.signing or not state.contributing or state.me not in state.ledger.members:
         return
     offers.trained(state, sorted(event.blobs), state.now - state.train_began)
+    if state.last_run:
+        offers.stop(state, Reason.BUDGET_SPENT)
     put = next(put for put in state.reservations if put.run == run.number)
     claims = contributing.claims(state.reservations, put, state.policies, state.charter.learning)
     state.emit(ev.Persist(ev.PutPublished(run.number)))
@@ -247,6 +320,19 @@ def on_trained(state: NodeState, event: ev.Trained) -> None:
         state.acked[key] = header.digest
         state.in_flight[header.digest] = updates.own_update(state, header)
         state.emit(ev.Persist(ev.PutHeader(header)), ev.Publish(message(Kind.HEADER, header.wire)))
+
+
+def _look_ahead(state: NodeState, run: contributing.TrainingRun) -> None:
+    """Ask whether the budget allows the next round too, where it may not: the others are told before they train it."""
+    state.last_run = False
+    if run.of_statistics or not _costs(state, run):
+        return
+    rounds = {recipe.component: recipe.round for recipe in run.recipes}
+    after = {name: number + 1 for name, number in rounds.items()}
+    recovers = contributing.recovering(state.ledger, rounds) and not contributing.recovering(state.ledger, after)
+    if recovers or any(left < 2 for left, _ in state.forecast.values()):
+        recipes = tuple(replace(recipe, round=recipe.round + 1) for recipe in run.recipes)
+        _ask_budget(state, replace(run, number=AHEAD, recipes=recipes))
 
 
 def on_training_failed(state: NodeState, event: ev.TrainingFailed) -> None:

@@ -6,7 +6,7 @@ quorum of the component's active hosts the author writes one `Update` record.
 
 from collections.abc import Iterable
 
-from ...consensus.ledger import Ledger
+from ...consensus.ledger import NOT_YET, Ledger
 from ...consensus.rounds import is_stale, next_round
 from ...crypto.errors import RemoteProtocolError
 from ...crypto.hashing import digest
@@ -23,7 +23,6 @@ from .state import NodeState
 from .timers import PostDue, PullDue
 
 RETRY_MS = 2000
-NOT_YET = 2**63 - 1  # the feed position of an update that is in no record yet
 MAX_ACKS = 128  # acks in an update record: with more hosts only a quorum's, so that a fork of it fits into a proof
 GATHER_MS = 150  # milliseconds that an update record waits for the others of the same training run
 

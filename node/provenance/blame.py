@@ -11,7 +11,7 @@ from typing import NotRequired, TypedDict
 
 from ...consensus import membership
 from ...consensus.components import Entry, Round, taken
-from ...consensus.ledger import ComponentLedger, Ledger, Withdrawn
+from ...consensus.ledger import NOT_YET, ComponentLedger, Ledger, Withdrawn
 from ...consensus.shares import mean_shares, robust_shares
 from ...crypto.errors import UsageError
 from ...protocol.claims import NO_EPSILON, Claim
@@ -26,7 +26,6 @@ from ..verify.states import checked
 
 Notes = Mapping[int, Mapping[str, str]]  # round → key in hex → why this node saw no update of that member
 
-NOT_YET = 2**63 - 1  # the position in a feed of a record that is not in it
 
 WEIGHTS = {
     "mean": "the integer weight of an update over the sum of its round's, averaged over rounds",

@@ -26,6 +26,7 @@ from .shapes import (
     RoundSummary,
     StateLabel,
 )
+from .training import waiting
 from .worth import no_better, too_certain
 
 LIMIT = 200
@@ -54,9 +55,10 @@ def round_detail(context: Context, component: str, number: int, *, local: bool =
     """
     c = _component(context, component)
     if not 1 <= number <= c.round:
-        raise UsageError(
-            f"{component} has no closed round {number}", f"Closed are 1 to {c.round}." if c.round else "None is closed."
-        )
+        closed = f"Closed are 1 to {c.round}." if c.round else "None is closed."
+        waits = waiting(context, component) if number == c.round + 1 else None
+        more = f" Round {number} waits: {waits['why']}." if waits is not None else ""
+        raise UsageError(f"{component} has no closed round {number}", closed + more)
     round_ = c.rounds[number - 1]
     notes = {n.round: n for n in context.store.notes(component=component, since=number - 1) if n.round <= number}
     missing = _noted_missing(context, round_, notes)

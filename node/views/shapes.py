@@ -31,10 +31,20 @@ class IdleComponent(TypedDict):
     meaning: str
 
 
+class WaitingComponent(TypedDict):
+    """A component that a node would train, but too few hosts can: how many of how many, and why, in words."""
+
+    component: str
+    trainers: int
+    needed: int
+    why: str
+
+
 class TrainingShown(TypedDict):
-    """The hosted components that this node trains, and those that it does not."""
+    """The hosted components that this node offers to train, those of them that wait, and those that it does not."""
 
     trained: list[str]
+    waiting: list[WaitingComponent]
     idle: list[IdleComponent]
 
 

@@ -7,12 +7,13 @@ from typing import assert_never
 
 from ...consensus import rules, trainers
 from ...consensus.ledger import ComponentLedger
+from ...consensus.rounds import possible_authors
 from ...protocol.components import MILLION
 from ...protocol.records import IDLE, PAUSED, Offer
 from ..core.reasons import Reason
 from .context import Context
 from .note import Note, NoteKind
-from .shapes import IdleComponent, IdleHost, TrainingShown
+from .shapes import IdleComponent, IdleHost, TrainingShown, WaitingComponent
 
 LISTED = 12  # components that a note names
 _WHY = "`collegium component list` says why the others do not."
@@ -115,13 +116,32 @@ def training(context: Context) -> TrainingShown:
     """Return the hosted components that this node trains, and the others with `why` and its meaning."""
     idle = idle_here(context)
     hosted = context.hosted if context.hosted is not None else tuple(idle)
+    trained = [name for name in hosted if name not in idle]
     return {
-        "trained": [name for name in hosted if name not in idle],
+        "trained": trained,
+        "waiting": [waits for name in trained if (waits := waiting(context, name)) is not None],
         "idle": [
             {"component": n, "why": why.told, "reason": why, "meaning": meaning(context, why)}
             for n, why in sorted(idle.items())
         ],
     }
+
+
+def waiting(context: Context, name: str) -> WaitingComponent | None:
+    """Return why no host trains a component for its open round; None if enough can, or no host is known yet."""
+    c, spec = context.ledger.components[name], context.charter.component(name)
+    if spec is None or not c.hosts:
+        return None
+    able = possible_authors(context.charter, context.ledger, name)
+    if len(able) >= spec.min_updates:
+        return None
+    by_meaning: dict[str, list[str]] = {}
+    for host in not_trained_by(context, c):
+        if bytes.fromhex(host["key"]) not in able:
+            by_meaning.setdefault(host["meaning"], []).append(host["name"])
+    others = [f"{listed(names)}: {meaning}" for meaning, names in sorted(by_meaning.items())]
+    why = "; ".join([f"{len(able)} of {spec.min_updates} trainers", *others])
+    return {"component": name, "trainers": len(able), "needed": spec.min_updates, "why": why}
 
 
 def unmatched(patterns: Sequence[str], components: Sequence[str]) -> list[Note]:
@@ -188,7 +208,7 @@ def _too_few(context: Context, c: ComponentLedger) -> Iterable[Note]:
         yield Note(
             NoteKind.TOO_FEW_TRAINERS,
             f"{count} of {hosts} hosts train it{f' ({others})' if others else ''}, and a round needs {need}. No round"
-            " closes until more do.",
+            " closes until more do, and none of them spends ε on it meanwhile.",
             "What helps is a member that joins, or one that can go on (`collegium component list`).",
         )
     elif ledger.fault_model == "byzantine" and spec.rule != "mean" and rules.faults(count) < rules.faults(hosts):

@@ -20,7 +20,7 @@ from ...protocol.blocks import quorum
 from ...protocol.membership import Application, Rekeying, token_digest
 from ...protocol.records import MODES, SCOPES
 from ...protocol.signing import sign
-from ..simulator.cluster import Node
+from ..simulator.cluster import Budget, Node
 from ..simulator.liars import LIES
 from ..simulator.memory import MemoryStore
 from ..simulator.promise import InvariantError
@@ -291,9 +291,9 @@ def _no_data(stage: Stage, nodes: Sequence[Node], _more: More) -> Undo:
     return lambda: restart("")
 
 
-def _spend_budget(_stage: Stage, nodes: Sequence[Node], _more: More) -> None:
+def _spend_budget(_stage: Stage, nodes: Sequence[Node], more: More) -> None:
     for node in nodes:
-        node.spent = True
+        node.budget = Budget(int(str(more.get("left", 0))), int(str(more.get("reserve", 0))))
 
 
 def _join(stage: Stage, _nodes: Sequence[Node], more: More) -> None:
@@ -398,5 +398,10 @@ ACTIONS: dict[str, Action] = {
         {"lost": toml.flag},
         lasts=False,
     ),
-    "spend-budget": Action("their accountant allows no training run any more", _spend_budget, lasts=False),
+    "spend-budget": Action(
+        "their accountant allows no training run any more, or `left`, and `reserve` more in recovery rounds",
+        _spend_budget,
+        {"left": toml.whole(0, 10_000), "reserve": toml.whole(0, 10_000)},
+        lasts=False,
+    ),
 }

@@ -168,6 +168,7 @@ def _expect(table: toml.Table, count: int, rounds: int) -> Expect:
         stale=table.take("stale", toml.flag, False),
         stopped=table.take("stopped", toml.flag, False),
         idle=table.take("idle", toml.flag, False),
+        used=table.take("used", toml.flag, False),
     )
     for alarm in expect.alarms:
         if alarm not in ALARMS:

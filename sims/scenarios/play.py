@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...consensus.ledger import Ledger
 from ...consensus.membership import present
 from ...node.core import events as ev
 from ...node.core.state import NodeState
@@ -264,6 +265,16 @@ class Play(Stage):
             raise InvariantError("expect.stale", "no update counted a round late")
         if expect.stopped and not self.stopped:
             raise InvariantError("expect.stopped", "no side was without a quorum")
+        if expect.used:
+            self._check_used(core.ledger)
+
+    def _check_used(self, ledger: Ledger) -> None:
+        """Every training run that an honest node paid for was for rounds that have closed."""
+        for node in self.honest():
+            for part in (part for run in node.store.reservations for part in run.parts):
+                if part.round > ledger.components[part.component].round:
+                    what = f"node {node.index} trained round {part.round} of {part.component}, which did not close"
+                    raise InvariantError("expect.used", what)
 
     def _check_expelled(self) -> None:
         named = self.whom(self.scenario.expect.expelled)

@@ -49,6 +49,7 @@ class Expect:
     stale: bool = False
     stopped: bool = False
     idle: bool = False
+    used: bool = False
 
 
 @dataclass(frozen=True, slots=True)

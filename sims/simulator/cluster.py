@@ -9,7 +9,7 @@ import hashlib
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias, Unpack, assert_never
 
 from ...consensus.components import Entry, State, origin, replay
@@ -39,15 +39,39 @@ from .promise import InvariantError
 from .small import CharterOptions, small_charter, values_of
 
 KEPT_STATES = 4  # of each component, as in node/runtime/folding.py
+FOR_EVER = 2**31  # training runs
 
 
-def _allowed(check: ev.CheckBudget) -> ev.BudgetAnswer:
-    """Allow a training run with the charter's noise: no accountant here, ε is the number of runs, in thousandths."""
+@dataclass(slots=True)
+class Budget:
+    """The training runs that an accountant still allows; `reserve` are those kept for rounds after a withdrawal."""
+
+    left: int
+    reserve: int = 0
+
+    def fits(self, *, recovery: bool) -> int:
+        """Return how many training runs fit into it now."""
+        return self.left + (self.reserve if recovery else 0)
+
+    def spend(self) -> None:
+        """Count a training run, the reserve last."""
+        if self.left:
+            self.left -= 1
+        else:
+            self.reserve = max(0, self.reserve - 1)
+
+
+def _answer(check: ev.CheckBudget, budget: Budget | None) -> ev.BudgetAnswer:
+    """Allow what fits, with the charter's noise: no accountant here, ε is the number of runs, in thousandths."""
+    names = [reach.modality for reach in check.modalities]
+    fits = FOR_EVER if budget is None else budget.fits(recovery=check.recovery)
+    if not fits:
+        return ev.BudgetAnswer(check.run, False, "the budget is spent")
     epsilon = {
         reach.modality: (sum(draws.count for draws in reach.spent) + check.steps) // max(1, check.steps)
         for reach in check.modalities
     }
-    return ev.BudgetAnswer(check.run, True, "", {}, epsilon, {})
+    return ev.BudgetAnswer(check.run, True, "", {}, epsilon, {} if budget is None else dict.fromkeys(names, fits))
 
 
 # When, in which order, at which node (-1: none), in which of its lives, what. The order decides every comparison.
@@ -69,7 +93,8 @@ class Node:
         self.stays_down = False
         self.fails = ""  # why its training fails
         self.hung: list[ev.Train] | None = None  # its learner does not answer: the requests that wait
-        self.spent = False  # its accountant allows no training run
+        self.budget: Budget | None = None  # None: its accountant allows every training run
+        self.charged: set[int] = set()  # training runs that were taken from it
         self.lie: Lie[Node] | None = None
         self.lied = False
         self.memory: dict[object, object] = {}  # a liar's memory
@@ -199,8 +224,7 @@ class Node:
             case ev.FetchState():
                 cluster.schedule(cluster.network.draw(cluster.random), self, lambda: self._take(effect))
             case ev.CheckBudget():
-                spent = ev.BudgetAnswer(effect.run, False, "the budget is spent")
-                self.later(0, spent if self.spent else _allowed(effect))
+                self.later(0, _answer(effect, self.budget))
             case ev.Train():
                 self._train(core, effect)
             case ev.Erase():
@@ -214,6 +238,9 @@ class Node:
                 assert_never(effect)
 
     def _train(self, core: NodeState, effect: ev.Train) -> None:
+        if self.budget is not None and effect.run not in self.charged:
+            self.charged.add(effect.run)
+            self.budget.spend()
         if self.hung is not None:
             self.hung.append(effect)
             return

@@ -64,6 +64,7 @@ class Invariants:
                 for part in put.parts:
                     if not spending.rested(self._seen, node, part.component, part.round):
                         raise InvariantError("pace", f"node {node.index} trains round {part.round} too early")
+                    spending.accompanied(self._seen, node, part)
             elif isinstance(put, ev.PutHeader):
                 value = put.header.value
                 slot = (node.index, value.author, value.component, value.round)

@@ -248,9 +248,20 @@ def test_one_that_takes_too_long_is_left_running_and_its_last_word_told(alone: H
         process.wait()
 
 
+def test_g6_what_waits_for_other_trainers_is_said_in_words() -> None:
+    one: Any = {"component": "head/a", "trainers": 1, "needed": 2, "why": "1 of 2 trainers; north: it is paused"}
+    assert training.trained({"trained": ["head/a"], "waiting": [one], "idle": []}) == (
+        "1 component; it waits: 1 of 2 trainers; north: it is paused"
+    )
+    both: Any = [one, {**one, "component": "head/b"}]
+    assert training.trained({"trained": ["head/a", "head/b", "head/c"], "waiting": both, "idle": []}) == (
+        "3 components; 2 of them wait: 1 of 2 trainers; north: it is paused"
+    )
+
+
 def test_a_node_that_is_not_admitted_yet_is_not_said_to_train(capsys: pytest.CaptureFixture[str]) -> None:
     learner = {"state": "ready", "device": "cpu", "cut_texts": {}, "left_out": 0, "warnings": []}
-    started: Any = {"learner": learner, "data": None, "training": {"trained": ["head/a"], "idle": []}}
+    started: Any = {"learner": learner, "data": None, "training": {"trained": ["head/a"], "waiting": [], "idle": []}}
     started |= {"unmatched": [], "older": [], "paused": [], "quiet": []}
     started["is_member"] = True
     training.tell(console(), started)

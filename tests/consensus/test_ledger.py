@@ -13,7 +13,7 @@ from collegium.consensus.components import Entry, Round, chained
 from collegium.consensus.cut import check_cut, check_record, order
 from collegium.consensus.fold import fold_block, next_state
 from collegium.consensus.ledger import Certified, ComponentLedger, Erasure, Ledger, Pending, Refusal, Withdrawn, genesis
-from collegium.consensus.rounds import closable, eligible
+from collegium.consensus.rounds import closable, eligible, possible_authors
 from collegium.consensus.summary import state_digest
 from collegium.crypto.errors import RemoteProtocolError
 from collegium.crypto.hashing import sha256
@@ -28,6 +28,7 @@ from collegium.protocol.records import (
     Attest,
     Body,
     Evidence,
+    Idle,
     Offer,
     Record,
     Update,
@@ -719,3 +720,34 @@ def test_g9_evidence_that_proves_nothing_is_no_larger_than_other_records() -> No
     proof = schema.dump(Evidence("fork", branches[0].wire, branches[1].wire))
     teller = Identity.from_seed(sha256(b"teller"))
     check_record(sign(teller, Record(federation, teller.public_key, 1, GENESIS, "evidence", proof)), federation)
+
+
+def test_g6_a_rounds_possible_authors_are_its_trainers_and_those_whose_update_is_there() -> None:
+    """By statements in the ledger only: too few of them, and a training run would be for nothing."""
+    book = Book()
+    zero, one, two, _ = book.ids
+    keys = [who.public_key for who in book.ids]
+
+    def able() -> set[int]:
+        return {keys.index(key) for key in possible_authors(book.charter, book.ledger, T)}
+
+    assert able() == set(), "nobody has offered anything yet"
+    idle = (Idle(T, "budget-spent"),)
+    offers = [Offer((T,), ()), Offer((T,), (), idle), Offer((T,), (), idle), Offer((), ())]
+    book.block(*(book.record(who, offer) for who, offer in zip(book.ids, offers, strict=True)))
+    assert able() == {0}, "one trains, two do not, one is no host"
+    book.block(book.update(one, 1, (zero, one, two)))
+    assert able() == {0, 1}, "its update counts, whatever it offers"
+    book.block(book.update(two, 1, (zero, two)))
+    assert able() == {0, 1}, "acknowledged by too few"
+
+
+def test_g6_whose_update_a_withdrawal_bars_from_the_open_round_is_not_waited_for() -> None:
+    book = Book()
+    book.open()
+    book.round(1)
+    book.block(book.withdraw(book.ids[0]))
+    barred = book.ids[0].public_key
+    assert possible_authors(book.charter, book.ledger, T) == set(book.ledger.members) - {barred}
+    book.round(2, book.ids[1:])
+    assert possible_authors(book.charter, book.ledger, T) == set(book.ledger.members), "it may come back"

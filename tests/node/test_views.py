@@ -22,7 +22,7 @@ from collegium.node.views.ledger import component_of
 from collegium.node.views.notes import older
 from collegium.protocol.charter import Charter
 from collegium.protocol.claims import DpEvents
-from collegium.protocol.records import WithdrawalStatement
+from collegium.protocol.records import IDLE, Idle, WithdrawalStatement
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
 
@@ -290,6 +290,33 @@ def test_a_round_that_this_node_did_not_see_close_is_told_from_the_ledger(cluste
             m for m in views.round_detail(context, "head/task0", 2)["missing"] if m["name"] == name_of(cluster, 3)
         ]
         assert gone["why"]
+
+
+def test_g6_a_component_that_too_few_can_train_is_said_to_wait_and_why(context: Context, cluster: Cluster) -> None:
+    me, *others = sorted(context.ledger.members, key=lambda key: key != context.me)
+    spent, unable = (Idle("head/task0", why) for why in ("budget-spent", "no-data"))
+
+    def saying(*reasons: tuple[Idle, ...]) -> Context:
+        offers = {
+            key: replace(context.ledger.offers[key], idle=idle)
+            for key, idle in zip((me, *others), ((), *reasons), strict=True)
+        }
+        return replace(context, ledger=replace(context.ledger, offers=offers))
+
+    alone = saying((spent,), (unable,), (spent,))
+    (waits,) = views.status(alone)["training"]["waiting"]
+    assert (waits["component"], waits["trainers"], waits["needed"]) == ("head/task0", 1, 2)
+    names = [context.member(key)["name"] for key in others]
+    budget = f"{', '.join(sorted((names[0], names[2])))}: {IDLE['budget-spent']}"
+    assert waits["why"] == f"1 of 2 trainers; {names[1]}: {IDLE['no-data']}; {budget}"
+    with pytest.raises(UsageError) as caught:
+        views.round_detail(alone, "head/task0", ROUNDS + 1)
+    assert caught.value.advice == f"Closed are 1 to {ROUNDS}. Round {ROUNDS + 1} waits: {waits['why']}."
+    two = saying((), (unable,), (spent,))
+    assert views.status(two)["training"]["waiting"] == [], "two of two"
+    with pytest.raises(UsageError) as caught:
+        views.round_detail(two, "head/task0", ROUNDS + 1)
+    assert caught.value.advice == f"Closed are 1 to {ROUNDS}."
 
 
 def test_wrong_names_are_usage_errors(context: Context) -> None:

@@ -45,6 +45,7 @@ def overview(read: Reading, _query: Mapping[str, str]) -> Page:
     facts.append(("training", "paused" if status["paused"] else "quiet hours" if resting else trained))
     if quiet is not None:
         facts.append(("quiet hours", f"{', '.join(quiet['spans'])}, by the local time of the node"))
+    facts += [(f"waits: {waits['component']}", waits["why"]) for waits in status["training"]["waiting"]]
     found = [Finding(str(note["level"]), note["found"], note["advice"]) for note in status["findings"]]
     rows: list[list[Cell]] = [
         [

@@ -1,10 +1,13 @@
-"""Training is charged before it leaves, and keeps the charter's pace (G6)."""
+"""Training is charged before it leaves, is not for nothing, and keeps the charter's pace (G6)."""
 
+from ....crypto.errors import RemoteProtocolError
 from ....node.core import events as ev
+from ....protocol.records import Offer, Record, body_of
+from ....protocol.signing import Signed, open_gossip
 from ....protocol.update import UpdateHeader
 from ..cluster import Node
 from ..promise import InvariantError
-from .observed import Observed
+from .observed import Observed, update_in
 
 CLOCK_GRAIN = 60  # ms: timers of a clock that runs fast are rounded
 
@@ -26,6 +29,45 @@ def charged(seen: Observed, node: Node, value: UpdateHeader) -> None:
         claims[value.round] = claimed
         if claimed < max(claims[round_] for round_ in claims if round_ <= value.round):
             raise InvariantError("G6", f"a claim of {claimed} steps after a larger one")
+
+
+def accompanied(seen: Observed, node: Node, part: ev.Noised) -> None:
+    """G6: no ε for nothing. Enough members, by their last words on this disk, can send an update for the round.
+
+    Members are counted that are no host, and liars whatever they say: too many, never too few.
+    """
+    cluster, me = seen.cluster, node.identity.public_key
+    spec = cluster.charter.component(part.component)
+    assert spec is not None
+    if spec.is_statistic:
+        return
+    said = {record.value.author: record.value for record in _in_order(node) if record.value.kind == "offer"}
+    able = {me, *(liar.identity.public_key for liar in cluster.nodes if cluster.lies(liar))}
+    able |= {author for author, value in said.items() if _offers_training(value, part.component)}
+    for record in node.store.records.values() if len(able) < spec.min_updates else ():
+        body = update_in(record.value)
+        if body is not None:
+            header = open_gossip(UpdateHeader, body.header, cluster.federation, trusted=True).value
+            stale = cluster.charter.rules.max_staleness
+            if header.component == part.component and header.round + stale >= part.round:
+                able.add(header.author)
+    if len(able) < spec.min_updates:
+        count = f"{len(able)} of {spec.min_updates}"
+        raise InvariantError("G6", f"node {node.index} trains {part.component} round {part.round}, as {count} can")
+
+
+def _in_order(node: Node) -> list[Signed[Record]]:
+    return sorted(node.store.records.values(), key=lambda record: record.value.seq)
+
+
+def _offers_training(value: Record, component: str) -> bool:
+    try:
+        body = body_of(value)
+    except RemoteProtocolError:
+        return False
+    if not isinstance(body, Offer):
+        return False
+    return component in body.components and component not in {entry.component for entry in body.idle}
 
 
 def paced(seen: Observed, node: Node, put: ev.PutBlock) -> None:

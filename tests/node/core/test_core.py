@@ -17,7 +17,7 @@ from collegium.node.core.timers import PullDue, SyncDue, TrainDue
 from collegium.protocol import schema
 from collegium.protocol.blocks import NIL, PREVOTE, Block, Proposal, Vote
 from collegium.protocol.claims import NO_EPSILON, Claim
-from collegium.protocol.records import GENESIS, Record, WithdrawalStatement
+from collegium.protocol.records import GENESIS, Offer, Record, WithdrawalStatement
 from collegium.protocol.signing import Signed, sign
 from collegium.protocol.update import Engaged, UpdateHeader
 from collegium.sims.simulator.cluster import Cluster, Node
@@ -392,6 +392,9 @@ def test_waiting_for_the_other_components_ends() -> None:
     core.learner = tuple(core.hosted)
     core.folded = {T: (0, 0, GENESIS, NIL)}  # the other component is not folded
     core.folding = set(core.hosted)
+    offers = {other.identity.public_key: Offer(core.hosted, ()) for other in cluster.nodes}
+    components = {name: replace(c, hosts=tuple(sorted(offers))) for name, c in core.ledger.components.items()}
+    core.ledger, core.cached = replace(core.ledger, offers=offers, components=components), None
     timers = [e for n in range(5) for e in handle(core, [], n) if isinstance(e, ev.SetTimer) and e.timer == TrainDue()]
     assert len(timers) == 1
     effects = handle(core, [ev.TimerFired(TrainDue())], 10_000)

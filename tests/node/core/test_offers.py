@@ -7,7 +7,7 @@ from collegium.node.core.contribution import Plan
 from collegium.node.core.core import load_node
 from collegium.node.core.offers import why_idle
 from collegium.node.core.state import Options
-from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.cluster import Budget, Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
 
 T = "head/task0"
@@ -55,19 +55,52 @@ def test_g3_rounds_go_on_when_a_withdrawal_opens_what_all_budgets_keep_for_it() 
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(2), 60_000)
     for node in cluster.nodes:
-        node.spent = True
+        node.budget = Budget(0)
 
     def said() -> list[str]:
         return [why_idle(node.core, T) for node in cluster.nodes if node.core is not None]
 
     assert cluster.run(lambda: said() == ["budget-spent"] * 5, cluster.now + 120_000)
     for node in cluster.nodes:
-        node.spent = False  # the share that is kept for recovery
+        node.budget = None  # the share that is kept for recovery
     gone, first = cluster.nodes[4], cluster.nodes[0].core
     assert first is not None
     before = first.ledger.components[T].round
     gone.deliver(ev.RequestWithdrawal())
     assert cluster.run(lambda: first.ledger.components[T].round >= before + 2, cluster.now + 300_000)
+
+
+def test_g6_who_is_alone_waits_spends_nothing_and_offers_again_once_its_learner_is_back() -> None:
+    """A failing learner is no reason to offer, and a good one need not train first: nobody waits for it in vain."""
+    cluster = Cluster(4, 3, Invariants, rounds=30)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(1), 60_000)
+    node, *others = cluster.nodes
+
+    def said(who: Node) -> list[str]:
+        assert others[0].core is not None
+        return [entry.why for entry in others[0].core.ledger.offers[who.identity.public_key].idle]
+
+    def offers() -> int:
+        return sum(record.value.kind == "offer" for record in node.store.feed(node.identity.public_key, 0, 10_000))
+
+    for other in others:
+        other.deliver(ev.SetPaused(True))
+    assert cluster.run(lambda: all(said(other) == ["paused"] for other in others), cluster.now + 60_000)
+    cluster.run(lambda: False, cluster.now + 10_000)
+    assert node.core is not None
+    assert node.core.run is None
+    spent, offered, closed = len(node.store.reservations), offers(), node.core.ledger.components[T].round
+    node.deliver(ev.LearnerLost())
+    assert cluster.run(lambda: said(node) == ["paused"], cluster.now + 60_000)
+    cluster.run(lambda: False, cluster.now + 30_000)
+    assert offers() == offered + 1
+    node.deliver(ev.LearnerReady((T,)))
+    assert cluster.run(lambda: said(node) == [], cluster.now + 60_000), "it would go on"
+    cluster.run(lambda: False, cluster.now + 30_000)
+    assert len(node.store.reservations) == spent, "one of two trainers"
+    others[0].deliver(ev.SetPaused(False))
+    assert cluster.run(lambda: cluster.all_closed(closed + 2), cluster.now + 120_000), "two of two"
 
 
 def test_a_training_that_outlasts_the_deadline_is_nothing_to_wait_for_and_the_operator_is_told() -> None:

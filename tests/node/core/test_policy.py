@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from collegium.consensus.components import origin
+from collegium.consensus.ledger import Withdrawn, genesis
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import contribution as contributing
@@ -13,6 +14,7 @@ from collegium.node.core import events as ev
 from collegium.node.core import spending, training
 from collegium.node.core.core import handle, load_node, start_node
 from collegium.node.core.messages import Kind
+from collegium.node.core.offers import why_idle
 from collegium.node.core.state import NodeState, Options
 from collegium.node.core.timers import TrainDue
 from collegium.node.privacy import policy as governing
@@ -293,6 +295,32 @@ def test_g6_spend_statements_count_every_draw_under_its_own_noise() -> None:
     assert line.noise_multiplier == 3 * M, "the gradient of an encoder of marks comes back through the essays' logits"
 
 
+@pytest.mark.parametrize(
+    ("left", "recovers", "asks"), [(2, False, False), (1, False, True), (9, True, True)], ids=["enough", "last", "ends"]
+)
+def test_g6_what_may_be_the_last_run_is_told_with_its_update(left: int, recovers: bool, asks: bool) -> None:
+    """The others then do not train a next round that cannot close: by the budget's end, or by that of the reserve."""
+    charter = wide()
+    core, _ = started(charter)
+    if recovers:
+        closed = tuple((name, 1 - contributing.RECOVERY_ROUNDS) for name in core.hosted)
+        core.ledger = replace(core.ledger, withdrawn=(Withdrawn(sha256(b"other"), 1, "refold", 1, b"", closed),))
+    effects = handle(core, [ev.BudgetAnswer(1, True, "", {}, {}, {"essays": left, "marks": 1000})], 2)
+    assert only(effects, ev.Train)
+    if not asks:
+        assert only(effects, ev.CheckBudget) == []
+        return
+    check = asked(effects)
+    assert (check.rounds, check.recovery) == (charter.learning.planned_rounds - 1, False)
+    assert [sum(line.count for line in reach.spent) for reach in check.modalities] == [4, 4], "with this run"
+    handle(core, [ev.BudgetAnswer(check.run, False, "the budget is spent")], 3)
+    assert why_idle(core, "backbone") == "", "its update is still to come"
+    assert core.run is not None
+    effects = handle(core, [ev.Trained(1, {name: (sha256(name.encode()), 100) for name in core.hosted})], 4)
+    assert len(headers(effects, charter)) == len(core.hosted)
+    assert why_idle(core, "backbone") == "budget-spent"
+
+
 def test_one_students_whole_cost_is_that_of_everything_it_reaches() -> None:
     charter = wide()
     _, put, _ = run_draw(charter)
@@ -383,4 +411,35 @@ def test_claims_without_noise_say_so() -> None:
     assert contributing.claims([put], put, core.policies, charter.learning) == (
         Claim("essays", (), NO_EPSILON, 0),
         Claim("marks", (), NO_EPSILON, 0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("taken", "opens"),
+    [
+        (Withdrawn(b"a", 9, "refold", 5, b"c", (("head/a", 3), ("head/b", 3))), {"head/a", "head/b"}),
+        (Withdrawn(b"a", 9, "refold", 5, b"c", (("head/a", 3), ("head/b", 3)), "components", ("head/b",)), {"head/b"}),
+        (
+            Withdrawn(b"a", 9, "refold", 5, b"c", (("head/a", 3), ("head/b", 3)), "rounds", ("head/b",), 1, 2),
+            {"head/b"},
+        ),
+        (
+            Withdrawn(b"a", 9, "refold", 5, b"c", (("head/a", 3), ("head/b", 3)), "updates", updates=(b"u",)),
+            {"head/a", "head/b"},
+        ),
+        (
+            Withdrawn(b"a", 9, "rewind", 5, b"c", (("head/a", 3), ("head/b", 3)), since=(("head/a", 2),)),
+            {"head/a"},
+        ),
+    ],
+    ids=lambda value: value.scope + " " + value.mode if isinstance(value, Withdrawn) else "",
+)
+def test_g6_a_withdrawal_opens_the_reserve_for_5_rounds_of_what_it_takes_from(
+    taken: Withdrawn, opens: set[str]
+) -> None:
+    ledger = replace(genesis(wide()), withdrawn=(taken,))
+    for number, open_ in ((4, opens), (8, opens), (9, set[str]())):
+        assert {name for name in ("head/a", "head/b") if contributing.recovering(ledger, {name: number})} == open_
+    assert contributing.recovering(ledger, {"head/a": 8, "head/b": 8}), (
+        "one of them is enough: one training run trains all"
     )

@@ -68,7 +68,7 @@ MUTATIONS = (
             ),
         ),
         "liar-claims-prevotes",
-        4,
+        29,
         ("G2",),
     ),
     Mutation(
@@ -230,7 +230,7 @@ MUTATIONS = (
         "own acknowledgements are forgotten at a restart",
         ((CORE, "        state.acked[value.author, value.component, value.round] = header.digest\n", ""),),
         "liar-two-headers-and-crashes",
-        1,
+        2,
         ("G5",),
     ),
     Mutation(
@@ -242,8 +242,8 @@ MUTATIONS = (
                 "if False:",
             ),
         ),
-        "lost-disk",
-        7,
+        "restored-in-a-storm",
+        1,
         ("G8",),
     ),
     Mutation(
@@ -271,7 +271,7 @@ MUTATIONS = (
             ),
         ),
         "slow-member",
-        1,
+        2,
         ("G4",),
     ),
     Mutation(
@@ -386,7 +386,7 @@ MUTATIONS = (
         "bytes that wait for their erasure count as unneeded",
         ((UPDATES, "        blobs -= {blob for erasure in c.erasures for blob in erasure.blobs}\n", ""),),
         "withdrawal",
-        3,
+        1,
         ("G7",),
     ),
     Mutation(
@@ -645,7 +645,7 @@ MUTATIONS = (
         "a member expelled by motion stays a host",
         ((FOLD, "hosts=tuple(host for host in c.hosts if host not in gone),", "hosts=c.hosts,"),),
         "expelled-by-motion",
-        7,
+        8,
         ("G2",),
     ),
     Mutation(
@@ -661,6 +661,34 @@ MUTATIONS = (
         "joins-when-budgets-are-spent",
         1,
         ("expect.rounds",),
+    ),
+    Mutation(
+        "a host trains alone a round that cannot close",
+        ((TRAINING, "    return len(able) >= state.specs[name].min_updates\n", "    return True\n"),),
+        "alone-with-a-reserve",
+        1,
+        ("G6",),
+    ),
+    Mutation(
+        "hosts with a reserve wait for each other's offers",
+        ((TRAINING, "        _offer_again(state, trainable)\n", ""),),
+        "reserves-end-unevenly",
+        1,
+        ("expect.rounds",),
+    ),
+    Mutation(
+        "an offer to train again does not ask the budget",
+        ((TRAINING, "    if _costs(state, run):\n        state.run = run", "    if False:\n        state.run = run"),),
+        "alone-with-a-reserve",
+        1,
+        ("expect.used",),
+    ),
+    Mutation(
+        "who trained its last round tells the others too late",
+        ((TRAINING, "    if state.last_run:\n", "    if False:\n"),),
+        "reserves-end-unevenly",
+        1,
+        ("expect.used",),
     ),
 )
 

@@ -318,7 +318,7 @@ def test_no_work_no_heights(network: NetworkConditions, seed: int) -> None:
     assert len(before) == 1
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [2])
 def test_slow_learners_count_with_staleness(seed: int) -> None:
     """Training longer than the deadline: the rounds of the others go on, the late updates count one round later."""
     cluster = Cluster(4, seed, Invariants, rounds=6, deadline=600, training=(5, 1500))
@@ -331,7 +331,7 @@ def test_slow_learners_count_with_staleness(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [1])
 def test_a_component_that_cannot_close_does_not_stop_the_others(seed: int) -> None:
-    """G3: three nodes host only one of two components; the fourth alone cannot close the other and goes on partly."""
+    """G3, G6: of two components three nodes host only one; the fourth alone cannot close the other: it pays nothing."""
     cluster = Cluster(4, seed, Invariants, rounds=3, components=2, deadline=1000)
     for node in cluster.nodes[:3]:
         node.options = replace(node.options, hosted=("head/task0",))
@@ -348,7 +348,9 @@ def test_a_component_that_cannot_close_does_not_stop_the_others(seed: int) -> No
     rounds = core.ledger.components["head/task0"].rounds
     assert cluster.run(lambda: cluster.now > 60_000, 61_000) or True
     counted = {number.number for number in rounds if me in {entry.author for entry in number.entries}}
-    assert len(counted) >= 1
+    assert len(counted) == 3, "it waits for nothing"
+    parts = [part for put in cluster.nodes[3].store.reservations for part in put.parts]
+    assert {part.component for part in parts} == {"head/task0"}
 
 
 def with_follower(seed: int, *, follows: bool = True, **more: object) -> Cluster:
