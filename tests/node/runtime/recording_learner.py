@@ -19,7 +19,7 @@ def answer(learner: SyntheticLearner, request: Request) -> Reply:
     (modality,) = request.modalities
     spent = sum(line.count for line in modality.spent)
     after = spent + request.steps
-    decision = Decision(after <= STEPS, spent, after, STEPS, 1)
+    decision = Decision(after <= STEPS, spent, after, STEPS, max(0, STEPS - spent) // request.steps)
     return Verdict(decision.allowed, "12 steps are enough", {}, {modality.name: decision})
 
 
