@@ -55,9 +55,12 @@ def alarms(
             return
         target = f"the command {to.command[0]}" if to.command else to.webhook
         out.print(f"reports go to {target}: of problems that last {to.after_seconds} s")
-        for one in result["problems"]:
-            state = "reported" if one["reported"] else "not reported yet"
-            out.print(f"{one['level']}, since {one['since']}, {state}: {one['found']} {one['advice']}", soft_wrap=True)
+        for problem in result["problems"]:
+            state = "reported" if problem["reported"] else "not reported yet"
+            out.print(
+                f"{problem['level']}, since {problem['since']}, {state}: {problem['found']} {problem['advice']}",
+                soft_wrap=True,
+            )
         if not result["problems"]:
             out.print("no problem lasts")
 

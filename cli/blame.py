@@ -167,8 +167,8 @@ def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tup
     name = part.spec.name
     with own_learner(home, model, "Set [data] path: states are judged on its held-out subjects.") as learner:
 
-        def ask(given: "Sequence[State]") -> "tuple[dict[str, Figure], ...]":
-            variants = tuple({name: state.astype("<i4").tobytes()} for state in given)
+        def ask(alternatives: "Sequence[State]") -> "tuple[dict[str, Figure], ...]":
+            variants = tuple({name: state.astype("<i4").tobytes()} for state in alternatives)
             return learner.ask(EvaluateVariants(states, variants)).variants
 
         (now,) = ask([part.state])
@@ -179,7 +179,7 @@ def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tup
             raise UsageError(f"No held-out subject here says how well {name} does", advice)
         yield (
             tasks,
-            lambda given: [np.array([reports[task].value for task in tasks]) for reports in ask(given)],
+            lambda alternatives: [np.array([reports[task].value for task in tasks]) for reports in ask(alternatives)],
         )
 
 

@@ -107,17 +107,17 @@ def create(
     drawn = draw_up(terms, people, os.urandom(32), int(time.time()))
     signed = SignedCharter(schema.dump(drawn.charter), ())
     write_charter(path, signed)
-    found = {"file": str(path), **overview(drawn.charter, signed), "student": founding.student(drawn.charter)}
+    result = {"file": str(path), **overview(drawn.charter, signed), "student": founding.student(drawn.charter)}
 
     def show_it(console: Any) -> None:
         facts(
             console,
             [
                 ("charter", path),
-                ("federation", found["federation"]),
+                ("federation", result["federation"]),
                 *founding.start_facts(drawn.charter),
                 ("pace", founding.pace_fact(drawn.charter)),
-                ("one student", founding.student_fact(found["student"])),
+                ("one student", founding.student_fact(result["student"])),
             ],
         )
         own = "" if out is None else f" {path}"
@@ -128,7 +128,7 @@ def create(
 
     for warning in drawn.warnings:
         say(f"warning: {warning}")
-    emit(found, as_json, show_it)
+    emit(result, as_json, show_it)
 
 
 @app.command("model")
@@ -153,7 +153,7 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
     from ..protocol import schema
 
     charter, signed = _read(file, home)
-    found: Any = overview(charter, signed) | {
+    result: Any = overview(charter, signed) | {
         "charter": _hexed(schema.to_map(charter)),
         "student": founding.student(charter),
     }
@@ -164,16 +164,16 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
             out,
             [
                 ("name", charter.name),
-                ("federation id", found["federation"]),
-                ("by telephone", found["fingerprint"]),
-                ("fault model", f"{rules.fault_model}: goes on without {found['tolerated_losses']} of its members"),
+                ("federation id", result["federation"]),
+                ("by telephone", result["fingerprint"]),
+                ("fault model", f"{rules.fault_model}: goes on without {result['tolerated_losses']} of its members"),
                 ("deadline", f"a round waits {rules.round_deadline / 1000:g} s for a host that is late"),
                 *founding.start_facts(charter),
                 ("pace", founding.pace_fact(charter)),
                 ("late updates", f"count for {rules.max_staleness} more rounds"),
                 ("withdrawals", f"are folded out of the last {rules.refold_horizon} rounds"),
                 ("planned rounds", charter.learning.planned_rounds),
-                ("one student", founding.student_fact(found["student"])),
+                ("one student", founding.student_fact(result["student"])),
                 ("sample rate", f"{rate:g}: lot_size is this times the number of students that a member expects"),
                 (
                     "trains",
@@ -182,7 +182,7 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
                 ),
             ],
         )
-        _member_table(out, found)
+        _member_table(out, result)
         rows = [
             (s.name, s.dimension, s.architecture, s.rule, s.width, s.noise_multiplier / 1e6, s.clip_norm / 1e6)
             for s in charter.components
@@ -199,7 +199,7 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
         tasks = [(task.name, task.kind, task.classes, ", ".join(task.modalities)) for task in learning.tasks]
         table(out, ("task", "kind", "classes", "reads"), tasks, empty="No tasks.")
 
-    emit(found, as_json, people)
+    emit(result, as_json, people)
 
 
 @app.command("review")
@@ -207,8 +207,8 @@ def review(file: FileArgument = None, home: HomeOption = None, as_json: JsonOpti
     """Say in plain words what a charter binds its members to: who is in, what leaves the house, ε, pace, rule."""
     charter, signed = _read(file, home)
     place = home_of(home)
-    found = reviewing.review(charter, signed, place) | {"quiet_hours": of_home(place, charter)}
-    emit(found, as_json, lambda out: reviewing.show(out, found))
+    result = reviewing.review(charter, signed, place) | {"quiet_hours": of_home(place, charter)}
+    emit(result, as_json, lambda out: reviewing.show(out, result))
 
 
 @app.command("sign")
@@ -249,38 +249,38 @@ def sign(
             "Ask whoever drafts the charter to add your public key (`collegium init` prints it).",
         )
     new = all(entry.member != keys_public for entry in signed.signatures)
-    found = reviewing.examine(place, charter, signed, anyway=anyway, printed=new and not as_json)
+    result = reviewing.examine(place, charter, signed, anyway=anyway, printed=new and not as_json)
     if new:
         confirm("Sign this charter?", yes)
         signed = add_signature(charter, signed, keys.load(place, key_passphrase(place, passphrase_file)))
     write_charter(place.charter, signed)
     if out is not None:
         write_charter(out, signed)
-    found |= {"file": str(place.charter), **overview(charter, signed)}
+    result |= {"file": str(place.charter), **overview(charter, signed)}
 
     def people(out: Any) -> None:
         out.print()
-        _members(out, found)
-        for line in founding.next_steps(place.charter, found["missing"]):
+        _members(out, result)
+        for line in founding.next_steps(place.charter, result["missing"]):
             out.print(line)
 
-    emit(found, as_json, people)
+    emit(result, as_json, people)
 
 
 @app.command("verify")
 def verify(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Check a charter's rules and signatures; list the members that signed or have not, and warnings."""
     charter, signed = _read(file, home)
-    found: Any = overview(charter, signed)
+    result: Any = overview(charter, signed)
 
     def people(out: Any) -> None:
-        _members(out, found)
-        out.print("signed by everybody" if found["complete"] else f"still to sign: {', '.join(found['missing'])}")
-        for warning in found["warnings"]:
+        _members(out, result)
+        out.print("signed by everybody" if result["complete"] else f"still to sign: {', '.join(result['missing'])}")
+        for warning in result["warnings"]:
             out.print(f"warning: {warning}")
 
-    emit(found, as_json, people)
-    if not found["complete"]:
+    emit(result, as_json, people)
+    if not result["complete"]:
         raise typer.Exit(6)
 
 
@@ -329,16 +329,16 @@ def _public(home: Any) -> bytes:
     return key
 
 
-def _members(out: Any, found: dict[str, Any]) -> None:
-    out.print(f"federation {found['federation']}")
-    out.print(f"by telephone {found['fingerprint']}")
-    _member_table(out, found)
+def _members(out: Any, summary: dict[str, Any]) -> None:
+    out.print(f"federation {summary['federation']}")
+    out.print(f"by telephone {summary['fingerprint']}")
+    _member_table(out, summary)
 
 
-def _member_table(out: Any, found: dict[str, Any]) -> None:
+def _member_table(out: Any, summary: dict[str, Any]) -> None:
     rows = [
         (m["name"], m["key"], "signed" if m["signed"] else "not signed", " ".join(m["addresses"]) or None)
-        for m in found["members"]
+        for m in summary["members"]
     ]
     table(out, ("member", "key", "signature", "addresses"), rows, empty="No members.")
 

@@ -93,8 +93,9 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
             results.append(Check(name, "fail", f"{type(error).__name__}: {error}", "Report this."))
     # The data and the daemon may have the same finding: the first of both is enough.
     once: dict[str, Check] = {}
-    for one in results:
-        once.setdefault(one.found.rstrip(".") if one.verdict == "warn" else f"{one.name}: {one.found}", one)
+    for result in results:
+        key = result.found.rstrip(".") if result.verdict == "warn" else f"{result.name}: {result.found}"
+        once.setdefault(key, result)
     return list(once.values())
 
 

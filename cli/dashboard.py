@@ -44,8 +44,8 @@ def dashboard(
             return from_store(place, view)
 
     def opened(link: str) -> None:
-        found = {"link": link, "token_file": str(place.page_token)}
-        emit(found, as_json, lambda out: out.print(link, soft_wrap=True))
+        result = {"link": link, "token_file": str(place.page_token)}
+        emit(result, as_json, lambda out: out.print(link, soft_wrap=True))
         sys.stdout.flush()  # a program waits for it
         say("The link can be used once, by one browser. Ctrl-C ends the page, not the node.")
         if browser:  # in a thread: a browser of the terminal does not come back before it ends

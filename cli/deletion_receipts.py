@@ -89,12 +89,12 @@ def _own_ledger(checked: "DeletionReceipt", home: Path | None, as_json: bool) ->
     from ..node.verify.outsiders import source_of
 
     node_home = home_of(home)
-    given = home is not None or SETTINGS.home is not None
-    if not given and not (node_home.charter.is_file() and node_home.database.is_file()):
+    named = home is not None or SETTINGS.home is not None
+    if not named and not (node_home.charter.is_file() and node_home.database.is_file()):
         return None  # checking a receipt needs no node
     node_home = existing_home(home)
     if read_charter(node_home.charter)[0].federation != checked.charter.federation:
-        if given:
+        if named:
             raise UsageError(
                 f"The node in {node_home.root} is of another federation", "Leave --home out, or name another."
             )

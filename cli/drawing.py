@@ -84,8 +84,8 @@ class Terms:
     def check(self) -> None:
         """Refuse options that contradict each other. Raises UsageError."""
         if self.no_dp and (self.epsilon, self.delta) != (None, None):
-            given = "--epsilon" if self.epsilon is not None else "--delta"
-            raise UsageError(f"--no-dp asks for no privacy, and {given} for some", f"Leave out --no-dp, or {given}.")
+            option = "--epsilon" if self.epsilon is not None else "--delta"
+            raise UsageError(f"--no-dp asks for no privacy, and {option} for some", f"Leave out --no-dp, or {option}.")
 
     def parts(self, members: int, seed: bytes) -> "tuple[tuple[ComponentSpec, ...], Learning, float]":
         """Return the components, the recipe and a typical member's students, for so many members. Raises UsageError."""

@@ -82,7 +82,7 @@ class Entering:
         while True:
             if answer.state == messages.WAITING:
                 self._tell_waiting(answer)
-                answer = self._wait(guest.NONE, lambda found: found.state != messages.WAITING)
+                answer = self._wait(guest.NONE, lambda reply: reply.state != messages.WAITING)
             charter, signed = self._take(answer)
             if not self._signed(signed):
                 reviewing.examine(self.place, charter, signed, anyway=self.anyway, printed=not self.as_json)
@@ -95,7 +95,7 @@ class Entering:
                 signed = add_signature(charter, signed, self.identity)
                 self._keep(signed)
             self._say_word("signed")
-            answer = self._wait(charter.federation, lambda found: found.charter or found.state == messages.COMPLETE)
+            answer = self._wait(charter.federation, lambda reply: reply.charter or reply.state == messages.COMPLETE)
             if answer.state == messages.COMPLETE:
                 self._keep(guest.check_complete(answer.charter, self.invitation, charter)[1])
                 return
@@ -184,7 +184,7 @@ class Entering:
     def _done(self) -> None:
         held = self._held()
         assert held is not None
-        found = {
+        result = {
             "home": str(self.place.root),
             "file": str(self.place.charter),
             "name": self.me.name,
@@ -194,12 +194,12 @@ class Entering:
             facts(
                 console(),
                 [
-                    ("federation", found["name"]),
-                    ("charter", f"{found['fingerprint']}, signed by everybody"),
+                    ("federation", result["name"]),
+                    ("charter", f"{result['fingerprint']}, signed by everybody"),
                     ("kept in", self.place.charter),
                 ],
             )
-        emit(found, self.as_json, lambda out: out.print("Next: `collegium node start`."))
+        emit(result, self.as_json, lambda out: out.print("Next: `collegium node start`."))
 
 
 def _complete(held: "tuple[Charter, SignedCharter]") -> bool:

@@ -212,16 +212,16 @@ class Board:
         """Print the invitations that wait for their member."""
         from ..node.home.invitations import FOUNDING_PREFIX, to_text
 
-        given = [(name, to_text(signed, FOUNDING_PREFIX)) for name, signed in self._desk.invitations()]
+        invitations = [(name, to_text(signed, FOUNDING_PREFIX)) for name, signed in self._desk.invitations()]
         if self._as_json:
-            _line({"invitations": [{"name": name, "invitation": text} for name, text in given]})
+            _line({"invitations": [{"name": name, "invitation": text} for name, text in invitations]})
             return
         out = console()
-        for name, text in given:
+        for name, text in invitations:
             out.print(f"For {name}:")
             out.print(elsewhere(f"collegium join {text}"), soft_wrap=True)
             out.print()
-        if given:
+        if invitations:
             prose(
                 out,
                 "Send each member its own line, in private: whoever has it can take the place. The member adds"
@@ -309,16 +309,16 @@ def _line(value: object) -> None:
 
 def _end(desk: "Desk", as_json: bool) -> None:
     assert desk.draft is not None
-    found, path = reviewing.overview(*desk.draft), str(desk.home.charter)
+    result, path = reviewing.overview(*desk.draft), str(desk.home.charter)
     if as_json:
-        _line({"file": path, **found})
+        _line({"file": path, **result})
         return
     out = console()
     facts(
         out,
         [
-            ("federation", found["name"]),
-            ("charter", f"{found['fingerprint']}, signed by everybody"),
+            ("federation", result["name"]),
+            ("charter", f"{result['fingerprint']}, signed by everybody"),
             ("kept in", path),
         ],
     )

@@ -45,13 +45,13 @@ def check_twice(people: "Sequence[Member]") -> None:
             raise UsageError(f"Two members have the {what} {', '.join(twice)}", "Give each member once.")
 
 
-def check_same(one: "tuple[Path, Charter]", other: "tuple[Path, Charter]", *, kept: "Path") -> None:
+def check_same(first: "tuple[Path, Charter]", second: "tuple[Path, Charter]", *, kept: "Path") -> None:
     """Refuse copies of two different charters, with each file's id. Raises RefusedError."""
-    if one[1].federation == other[1].federation:
+    if first[1].federation == second[1].federation:
         return
-    ids = "; ".join(f"{path} is of federation {charter.federation.hex()[:16]}" for path, charter in (one, other))
+    ids = "; ".join(f"{path} is of federation {charter.federation.hex()[:16]}" for path, charter in (first, second))
     advice = "Ask the member who drew it up which federation id is the right one, by telephone."
-    if kept in (one[0], other[0]):
+    if kept in (first[0], second[0]):
         advice += f" If this home's own copy is the wrong one, move {kept} away and sign the right one."
     else:
         advice += " Leave the other file out."
@@ -97,14 +97,14 @@ def check_policy(home: "Home", charter: "Charter", *, anyway: bool) -> None:
     """
     if not home.config.exists():
         return
-    said, advice, everything = withheld_here(home, charter)
+    reason, advice, everything = withheld_here(home, charter)
     if everything and not anyway:
         raise RefusedError(
-            f"Nothing could be trained at this node under this charter: {said}",
+            f"Nothing could be trained at this node under this charter: {reason}",
             f"{advice} To sign all the same: --anyway.",
         )
-    if said:
-        say(f"warning: {said}")
+    if reason:
+        say(f"warning: {reason}")
 
 
 def withheld_here(home: "Home", charter: "Charter") -> tuple[str, str, bool]:
@@ -118,11 +118,11 @@ def withheld_here(home: "Home", charter: "Charter") -> tuple[str, str, bool]:
     reasons = withheld(charter, in_force, [spec.name for spec in charter.components])
     if not reasons:
         return "", "", False
-    said = "; ".join(dict.fromkeys(reasons.values()))
+    reason = "; ".join(dict.fromkeys(reasons.values()))
     everything = len(reasons) == len(charter.learning.modalities)
     trains = config.learning.contribute and config.data.path is not None
-    told = f"data of {', '.join(reasons)} take no part in training here: {said}"
-    return told, remedy(in_force, reasons), everything and trains
+    sentence = f"data of {', '.join(reasons)} take no part in training here: {reason}"
+    return sentence, remedy(in_force, reasons), everything and trains
 
 
 def noise(charter: "Charter", students: float) -> list[str]:
@@ -141,12 +141,12 @@ def faint(charter: "Charter", students: float) -> list[str]:
     """Return a sentence on each component that learns little under its noise, with so many students at every member."""
     from ..node.blueprint.noise import drowned
 
-    found = drowned(charter.components, charter.learning, students, len(charter.members), FAINT)
+    noisy = drowned(charter.components, charter.learning, students, len(charter.members), FAINT)
     return [
         f"{one.component} may learn little: with {students:g} students at each member its noise is"
         f" {one.noise / one.signal:.0%} of the most that all clipped gradients could add up to, and real ones add up to"
         " a small part of that. A smaller component, fewer rounds or a larger ε help (docs/models.md)"
-        for one in found
+        for one in noisy
         if one.noise <= one.signal
     ]
 
@@ -157,31 +157,31 @@ def warnings(charter: "Charter") -> list[str]:
     from ..protocol.blocks import tolerated
 
     count, model = len(charter.members), charter.rules.fault_model
-    found = [f"addresses: {problem}" for problem in _address_problems(charter.members)]
-    told = [address for member in charter.members for address in member.addresses]
-    if count > 1 and told and all(map(is_loopback, told)):
-        found.append("all addresses are of one machine: nobody on another one can take part")
+    texts = [f"addresses: {problem}" for problem in _address_problems(charter.members)]
+    addresses = [address for member in charter.members for address in member.addresses]
+    if count > 1 and addresses and all(map(is_loopback, addresses)):
+        texts.append("all addresses are of one machine: nobody on another one can take part")
     if tolerated(count, model) == 0:
         least = 4 if model == "byzantine" else 3
-        found.append(
+        texts.append(
             f"with {count} members under {model!r} no lost member can be spared: rounds wait for everybody"
             f" (from {least} members on, one can be)"
         )
     if count < MIN_ROBUST and any(spec.rule != "mean" and not spec.is_statistic for spec in charter.components):
-        found.append(f"with {count} members no rule tolerates a liar: from {MIN_ROBUST} on, one is tolerated")
+        texts.append(f"with {count} members no rule tolerates a liar: from {MIN_ROBUST} on, one is tolerated")
     if any(floor.policy == "open" for floor in charter.learning.floors):
-        found.append(
+        texts.append(
             "a modality is open: updates may show what single students' records were like. A node keeps its data out of"
             ' what has no noise until its operator allows it: policy = "open" under [privacy] in config.toml, where'
             ' `init` writes "dp"'
         )
-    found += [
+    texts += [
         f"{spec.name} has {spec.dimension:,} parameters under noise: at some hundred students of an institution the"
         f" noise drowns what they say of more than {DIMENSIONS:,} (docs/models.md)"
         for spec in charter.components
         if spec.noise_multiplier and spec.dimension > DIMENSIONS and not spec.is_statistic
     ]
-    return found
+    return texts
 
 
 def pace_of(text: str) -> int:
@@ -206,10 +206,10 @@ def start_of(text: str, drawn: int = 0) -> int:
     if not text:
         return 0
     try:
-        told = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(f"--start {text!r} is no time", "Write it in UTC, as 2026-09-07T06:00.") from error
-    start = told if told.tzinfo is not None else told.replace(tzinfo=UTC)
+    start = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     if drawn and int(start.timestamp()) == drawn:
         return drawn
     ahead = (start - datetime.now(UTC)).total_seconds()
@@ -262,14 +262,14 @@ def student(charter: "Charter") -> "dict[str, object] | None":
     }
 
 
-def student_fact(found: "Mapping[str, Any] | None") -> str:
+def student_fact(cost: "Mapping[str, Any] | None") -> str:
     """Return the result of `student` in one sentence."""
-    if found is None:
+    if cost is None:
         return "without a bound: no modality is under dp"
-    many = len(found["modalities"]) > 1
-    over = f" over {', '.join(found['modalities'])}{' together' if many else ''}"
-    value = "without a bound" if found["epsilon"] is None else f"ε {found['epsilon']:g} at δ {found['delta']:g}"
-    reserve, about = found["epsilon_with_reserve"], "about " if found["reserve_estimated"] else ""
+    many = len(cost["modalities"]) > 1
+    over = f" over {', '.join(cost['modalities'])}{' together' if many else ''}"
+    value = "without a bound" if cost["epsilon"] is None else f"ε {cost['epsilon']:g} at δ {cost['delta']:g}"
+    reserve, about = cost["epsilon_with_reserve"], "about " if cost["reserve_estimated"] else ""
     later = "" if reserve is None else f"; {about}{reserve:g} once rounds after withdrawals have spent the reserve, too"
     more = "; the ε of each modality bounds that modality alone" if many else ""
-    return f"{value} after all {found['rounds']} planned rounds{over}{later}{more}"
+    return f"{value} after all {cost['rounds']} planned rounds{over}{later}{more}"

@@ -57,48 +57,48 @@ def invite(
         return
     if out is not None:
         check_new(out, force=force)
-    found: Any = client.invite(name, days=days, key=key, hold=hold, charter=out is not None)
+    invitation: Any = client.invite(name, days=days, key=key, hold=hold, charter=out is not None)
     if out is not None:
         try:
-            write_new(out, [(found.pop("text") + "\n").encode()], force=force)
+            write_new(out, [(invitation.pop("text") + "\n").encode()], force=force)
         except CollegiumError:
-            client.uninvite(found["invitation"])  # its text was given to nobody
+            client.uninvite(invitation["invitation"])  # its text was given to nobody
             raise
-        found["file"] = str(out)
+        invitation["file"] = str(out)
 
     def people(console: Any) -> None:
         if out is not None:
-            console.print(f"invitation {found['invitation']} written to {out}, good until {found['expires']}")
+            console.print(f"invitation {invitation['invitation']} written to {out}, good until {invitation['expires']}")
         else:
-            console.print(found["text"], soft_wrap=True)
-            say(f"invitation {found['invitation']}, good until {found['expires']}")
-        say(f"it leads to {', '.join(found['addresses'])}")
+            console.print(invitation["text"], soft_wrap=True)
+            say(f"invitation {invitation['invitation']}, good until {invitation['expires']}")
+        say(f"it leads to {', '.join(invitation['addresses'])}")
         say(elsewhere("The institution runs: collegium join FILE-OR-TEXT"))
 
-    emit(found, as_json, people)
+    emit(invitation, as_json, people)
 
 
 def invitations(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the invitations that this node issued, and their applicants."""
     from ..node.control.client import Client
 
-    found = Client(existing_home(home)).invitations()
+    issued = Client(existing_home(home)).invitations()
 
     def people(out: Any) -> None:
         rows = [
             (
-                given["invitation"],
-                given["name"] or "–",
-                given["state"],
-                given["applicant"]["name"] if given["applicant"] else "–",
-                short(given["applicant"]["key"]) if given["applicant"] else "–",
-                given["expires"],
+                invitation["invitation"],
+                invitation["name"] or "–",
+                invitation["state"],
+                invitation["applicant"]["name"] if invitation["applicant"] else "–",
+                short(invitation["applicant"]["key"]) if invitation["applicant"] else "–",
+                invitation["expires"],
             )
-            for given in found["invitations"]
+            for invitation in issued["invitations"]
         ]
         table(out, ("invitation", "for", "state", "applicant", "key", "expires"), rows, empty="No invitations.")
 
-    emit(found, as_json, people)
+    emit(issued, as_json, people)
 
 
 def join(
@@ -145,17 +145,17 @@ def join(
     if founds(text):
         if new_key:
             raise UsageError("--new-key is for coming back to a federation", "Leave it out: this one is being founded.")
-        given = from_text(text)
+        founding = from_text(text)
         place = home_of(home)
-        before = check_home(place, given)
+        before = check_home(place, founding)
         if not place.key.exists():
-            _make(place, name or given.value.name or "node", listen, advertise, data, lot_size, passphrase_file)
+            _make(place, name or founding.value.name or "node", listen, advertise, data, lot_size, passphrase_file)
         config = load_config(place.config)
         identity = keys.load(place, key_passphrase(place, passphrase_file))
-        addresses = _told(config.node.listen, config.node.advertise, given.value.addresses, anyway)
+        addresses = _told(config.node.listen, config.node.advertise, founding.value.addresses, anyway)
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))
         me = Member(identity.public_key, name or before or config.node.name, addresses[:8])
-        Entering(place, given, identity, me, anyway, yes, as_json).run()
+        Entering(place, founding, identity, me, anyway, yes, as_json).run()
         return
     invited = from_text(text).value
     if invited.expires < time.time():
@@ -180,7 +180,7 @@ def join(
     charter = check_charter(charter_bytes, invited)
     write_atomic(place.charter, charter_bytes)
     joining.save(place, joining.Joining(title, invited.author, _of_member(invited)))
-    found: Any = {
+    result: Any = {
         "state": state,
         "name": title,
         "key": identity.public_key.hex(),
@@ -212,7 +212,7 @@ def join(
             set_data = "" if config.data.path else "set [data] path in config.toml if you have data, then "
             out.print(f"next: {set_data}`collegium node start`: it waits to be let in")
 
-    emit(found, as_json, people)
+    emit(result, as_json, people)
     if state == "refused":
         raise typer.Exit(5)
 

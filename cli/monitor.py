@@ -20,20 +20,20 @@ class Verdict:
     """What a monitor is told: the worst code, and everything that was found, each with its code."""
 
     fine: str = ""
-    found: list[tuple[int, str, str]] = field(default_factory=list)
+    findings: list[tuple[int, str, str]] = field(default_factory=list)
 
     def add(self, code: int, text: str, advice: str = "") -> None:
         """Add one finding."""
-        self.found.append((code, text, advice))
+        self.findings.append((code, text, advice))
 
     @property
     def code(self) -> int:
         """The exit code."""
-        return max((code for code, _, _ in self.found), default=OK)
+        return max((code for code, _, _ in self.findings), default=OK)
 
     def tell(self, as_json: bool) -> None:
         """Print one line and end with the code."""
-        worst = sorted(self.found, key=lambda one: -one[0])
+        worst = sorted(self.findings, key=lambda finding: -finding[0])
         line = "; ".join(text.rstrip(".") for _, text, _ in worst) or self.fine
         result: Any = {
             "verdict": WORDS[self.code],

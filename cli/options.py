@@ -92,9 +92,9 @@ def key_passphrase(home: "Home", path: Path | None, key: Path | None = None) -> 
 
     from ..node.home import keys
 
-    given = read_passphrase(path) or os.environ.get("COLLEGIUM_PASSPHRASE")
-    if given is not None or not keys.needs_passphrase(home, key):
-        return given
+    passphrase = read_passphrase(path) or os.environ.get("COLLEGIUM_PASSPHRASE")
+    if passphrase is not None or not keys.needs_passphrase(home, key):
+        return passphrase
     if not sys.stdin.isatty():
         raise UsageError(
             f"{key or home.key} is sealed and there is nobody to ask",

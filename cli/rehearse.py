@@ -271,12 +271,12 @@ def _show(out: "Console", report: dict[str, Any]) -> None:
     _show_tasks(out, report)
 
 
-def _component_row(one: dict[str, Any]) -> tuple[object, ...]:
-    first, every = one["first_round"], one["all_rounds"]
+def _component_row(figures: dict[str, Any]) -> tuple[object, ...]:
+    first, every = figures["first_round"], figures["all_rounds"]
     return (
-        one["component"],
-        f"{one['parameters']:,}",
-        f"{one['noise_multiplier']:.3g}",
+        figures["component"],
+        f"{figures['parameters']:,}",
+        f"{figures['noise_multiplier']:.3g}",
         f"{every['gradient']:.3g}",
         f"{every['noise']:.3g}",
         _ratio_text(first and first["ratio"]),

@@ -142,42 +142,42 @@ def examine(
     founding.check_addresses(charter.members, anyway=anyway)
     founding.check_policy(place, charter, anyway=anyway)
     founding.warn_of_lot(place, charter)
-    found = review(charter, signed, place) | {"quiet_hours": of_home(place, charter)}
+    result = review(charter, signed, place) | {"quiet_hours": of_home(place, charter)}
     if printed:
-        show(console(), found)
-    return found
+        show(console(), result)
+    return result
 
 
-def show(out: "Console", found: dict[str, Any]) -> None:
+def show(out: "Console", result: dict[str, Any]) -> None:
     """Print a review for people."""
-    count = len(found["members"])
-    prose(out, f"By this charter {counted(count, 'member')} found the federation {found['name']}.")
+    count = len(result["members"])
+    prose(out, f"By this charter {counted(count, 'member')} found the federation {result['name']}.")
     out.print()
-    facts(out, [("charter", found["fingerprint"]), ("in full", found["federation"])])
+    facts(out, [("charter", result["fingerprint"]), ("in full", result["federation"])])
     prose(out, "Every member has to see the same 25 digits: compare them by telephone, and each other's keys.")
     _heading(out, "Who is in")
-    rows = [(m["name"], solid(m["fingerprint"]), "yes" if m["signed"] else "not yet") for m in found["members"]]
+    rows = [(m["name"], solid(m["fingerprint"]), "yes" if m["signed"] else "not yet") for m in result["members"]]
     table(out, ("member", "key, to read by telephone", "signed"), rows, empty="No members.")
     _heading(out, "What leaves this house")
-    _show_leaves(out, found, count)
-    if found["here"] is not None:
+    _show_leaves(out, result, count)
+    if result["here"] is not None:
         _heading(out, "What it is made from here")
-        _show_here(out, found["here"])
+        _show_here(out, result["here"])
     _heading(out, "What that may show of a student")
-    _show_privacy(out, found)
+    _show_privacy(out, result)
     _heading(out, "How it goes")
-    facts(out, _course(found, count))
+    facts(out, _course(result, count))
     _heading(out, "What can never be changed")
     prose(
         out,
         "Everything above but the members: another recipe, rule or ε is another federation. Later members come in and"
         " go by the members' vote. Privacy that is spent stays spent. At any time you can hold your data back"
         " (`node pause`), leave (`peer leave`), and have your contributions to the last"
-        f" {found['refold_horizon']:,} rounds taken out again (`unlearn`).",
+        f" {result['refold_horizon']:,} rounds taken out again (`unlearn`).",
     )
-    if found["warnings"]:
+    if result["warnings"]:
         out.print()
-        for warning in found["warnings"]:
+        for warning in result["warnings"]:
             prose(out, f"warning: {warning}")
 
 
@@ -186,7 +186,7 @@ def _heading(out: "Console", text: str) -> None:
     out.print(text, style="bold")
 
 
-def _show_leaves(out: "Console", found: dict[str, Any], count: int) -> None:
+def _show_leaves(out: "Console", result: dict[str, Any], count: int) -> None:
     prose(
         out,
         "No record of a student, and no text, picture, id or result of one. What leaves are changes of the model's"
@@ -201,25 +201,25 @@ def _show_leaves(out: "Console", found: dict[str, Any], count: int) -> None:
             size(one["bytes_a_day"]),
             "yes" if one["noised"] else "NO",
         )
-        for one in found["leaves"]
+        for one in result["leaves"]
     ]
     columns = ("component", "numbers", "learns from", "a round, at most", "a day", "noised")
     table(out, columns, rows, empty="Nothing.")
     a_day = (
-        f"{size(found['bytes_a_day'])} a day at this pace"
-        if found["bytes_a_day"] is not None
+        f"{size(result['bytes_a_day'])} a day at this pace"
+        if result["bytes_a_day"] is not None
         else "as often as rounds close (there is no pace)"
     )
-    bounded = any(p["epsilon"] for p in found["privacy"])
+    bounded = any(p["epsilon"] for p in result["privacy"])
     a_day += (
-        f", {size(found['bytes_planned_rounds'])} in the {found['planned_rounds']} planned rounds. Beyond these it goes"
-        f" on {'while ε lasts' if bounded else 'until it is paused'}. A withdrawal opens rounds of its own:"
-        f" {size(found['bytes_recovery_rounds'])} each time"
+        f", {size(result['bytes_planned_rounds'])} in the {result['planned_rounds']} planned rounds. Beyond these it"
+        f" goes on {'while ε lasts' if bounded else 'until it is paused'}. A withdrawal opens rounds of its own:"
+        f" {size(result['bytes_recovery_rounds'])} each time"
     )
     others = "" if count < 2 else f" Up to {counted(count - 1, 'member')} may fetch it here."
     prose(
         out,
-        f"Together {size(found['bytes_a_round'])} a round, {a_day}.{others} With them go, signed: this member's name,"
+        f"Together {size(result['bytes_a_round'])} a round, {a_day}.{others} With them go, signed: this member's name,"
         " key and addresses; what it trains and withdraws; the number of students that it declares (lot_size, no count"
         " of the data); what each round cost in privacy; its votes.",
     )
@@ -260,40 +260,40 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:MANY_COLUMNS]) + (f" and {more} more (--json has all)" if more > 0 else "")
 
 
-def _show_privacy(out: "Console", found: dict[str, Any]) -> None:
-    rows = [(p["modality"], p["kind"], POLICIES[p["policy"]], p["epsilon"], p["delta"]) for p in found["privacy"]]
+def _show_privacy(out: "Console", result: dict[str, Any]) -> None:
+    rows = [(p["modality"], p["kind"], POLICIES[p["policy"]], p["epsilon"], p["delta"]) for p in result["privacy"]]
     table(out, ("modality", "kind", "privacy", "ε", "δ"), rows, empty="No modalities.")
-    facts(out, [("one student", founding.student_fact(found["student"]))])
-    if any(p["epsilon"] for p in found["privacy"]):
+    facts(out, [("one student", founding.student_fact(result["student"]))])
+    if any(p["epsilon"] for p in result["privacy"]):
         prose(
             out,
             "ε bounds what anybody can learn of one student from all updates of this member together, whatever else"
             " they know; δ is the chance that the bound fails. A smaller ε is more private. Of each ε"
-            f" {found['recovery_share']:.0%} are kept for the rounds after a student's removal. config.toml may be"
+            f" {result['recovery_share']:.0%} are kept for the rounds after a student's removal. config.toml may be"
             " stricter than the charter, never laxer.",
         )
 
 
-def _quiet(found: dict[str, Any]) -> list[tuple[str, object]]:
+def _quiet(result: dict[str, Any]) -> list[tuple[str, object]]:
     """Say the quiet hours of the home that reviews, if it has any: its own choice, and no part of the charter."""
-    quiet = found.get("quiet_hours")
+    quiet = result.get("quiet_hours")
     if not quiet:
         return []
     when = f"this node does not train at {', '.join(quiet['spans'])} local time (its config.toml)"
     return [("quiet hours", when + missed_words(quiet["rounds_missed"], quiet["rounds_due"]))]
 
 
-def _course(found: dict[str, Any], count: int) -> list[tuple[str, object]]:
+def _course(result: dict[str, Any], count: int) -> list[tuple[str, object]]:
     rules: dict[tuple[str, int], list[str]] = {}
-    for one in found["leaves"]:
-        rules.setdefault((one["rule"], one["liars"]), []).append(one["component"])
+    for leaf in result["leaves"]:
+        rules.setdefault((leaf["rule"], leaf["liars"]), []).append(leaf["component"])
     alone = len(rules) == 1
     return [
-        ("rounds", f"{found['planned_rounds']} are planned, and the noise is made for them"),
-        ("pace", founding.pace_words(found["pace_seconds"], found["planned_rounds"])),
-        ("start", f"nothing is trained before {found['starts_at']}" if found["starts_at"] else "at once"),
-        *_quiet(found),
-        ("deadline", f"a round waits {lasting(found['deadline_seconds'])} for a member that is late"),
+        ("rounds", f"{result['planned_rounds']} are planned, and the noise is made for them"),
+        ("pace", founding.pace_words(result["pace_seconds"], result["planned_rounds"])),
+        ("start", f"nothing is trained before {result['starts_at']}" if result["starts_at"] else "at once"),
+        *_quiet(result),
+        ("deadline", f"a round waits {lasting(result['deadline_seconds'])} for a member that is late"),
         *(
             (
                 "rule",
@@ -304,8 +304,8 @@ def _course(found: dict[str, Any], count: int) -> list[tuple[str, object]]:
         ),
         (
             "decisions",
-            f"{found['quorum']} of {count} members ({found['fault_model']}): it goes on without"
-            f" {found['tolerated_losses']}",
+            f"{result['quorum']} of {count} members ({result['fault_model']}): it goes on without"
+            f" {result['tolerated_losses']}",
         ),
-        ("who trains", f"members that declare at least {found['min_students']} students"),
+        ("who trains", f"members that declare at least {result['min_students']} students"),
     ]

@@ -75,16 +75,16 @@ def subject(
     from ..node.control.client import Client
 
     place = existing_home(home)
-    given, when = given_ids(students), putting_off.time_of(place, at, scheduled)
+    ids_given, when = given_ids(students), putting_off.time_of(place, at, scheduled)
     if when is not None and out is not None:
         raise UsageError(
             "--out: there is a receipt only after the withdrawal", "Run this again then, with --out alone."
         )
     client = Client(place)
     client.status()  # before the operator is asked
-    names = near.meant(place, given[0], [*given[1:], *(also or ())], exactly=exactly, yes=yes)
+    names = near.meant(place, ids_given[0], [*ids_given[1:], *(also or ())], exactly=exactly, yes=yes)
     looks = {name: _look(client, place, name) for name in names}
-    ids = _known_ids(looks, given, anyway)
+    ids = _known_ids(looks, ids_given, anyway)
     files: list[Path | None] = [None] * len(ids)
     if out is not None:
         files = [out, *(out.with_name(f"{out.name}.{number}") for number in range(2, len(ids) + 1))]
@@ -143,7 +143,7 @@ def _look(client: "Client", place: "Home", *names: str) -> "Known":
     return {**look, "why_none": None if look["would_withdraw"] else _why_none(place, names[0], look)}
 
 
-def _known_ids(looks: "dict[str, Known]", given: list[str], anyway: bool) -> list[str]:
+def _known_ids(looks: "dict[str, Known]", ids_given: list[str], anyway: bool) -> list[str]:
     """Return the ids that the data or training runs here have. Raises RefusedError if a given student has none.
 
     Some of a student's ids may be spellings that occur nowhere: they need no action.
@@ -154,16 +154,16 @@ def _known_ids(looks: "dict[str, Known]", given: list[str], anyway: bool) -> lis
         return list(looks)
     ids = [name for name, look in looks.items() if look["in_data"] or look["drawn"] or look["left_out"]]
     forms = {form(name) for name in ids}
-    missing = [number for number, name in enumerate(given, 1) if form(name) not in forms]
-    if len(given) == 1 and ids:  # --also names another id of the same student
+    missing = [number for number, name in enumerate(ids_given, 1) if form(name) not in forms]
+    if len(ids_given) == 1 and ids:  # --also names another id of the same student
         missing = []
     if not missing:
         if len(ids) < len(looks):
             say(f"{len(looks) - len(ids)} of the {len(looks)} ids are spellings that nobody here has: nothing to do.")
         return ids
     numbers = ", ".join(map(str, missing))
-    these = "this id" if len(given) == 1 else f"number {numbers} of these {len(given)} ids"
-    if any(looks[given[number - 1]]["in_data"] is None for number in missing):
+    these = "this id" if len(ids_given) == 1 else f"number {numbers} of these {len(ids_given)} ids"
+    if any(looks[ids_given[number - 1]]["in_data"] is None for number in missing):
         what = f"No training run of the past has {these}, and whether the data have it cannot be looked up now"
     else:
         what = f"Nobody has {these}: neither the data now nor any recorded training run of this node"
@@ -251,12 +251,12 @@ def _with_receipt(
     place: "Home", name: str, look: "Known", sent: "StudentsForgotten", out: Path | None, *, force: bool
 ) -> dict[str, Any]:
     """Return the answer on one id, with the receipt that is written to `out`."""
-    known = bool(look["in_data"] or look["drawn"])
+    id_known = bool(look["in_data"] or look["drawn"])
     none = not (sent["withdrawn_updates"] + sent["remaining"])
-    facts = {"in_data": look["in_data"], "id_known": known, "why_none": look["why_none"] if none else None}
+    facts = {"in_data": look["in_data"], "id_known": id_known, "why_none": look["why_none"] if none else None}
     answer: dict[str, Any] = {**sent, **facts, "receipt": None}
     if out is not None:
-        answer |= {"receipt": str(out), **deletion_receipts.write(place, name, out, id_known=known, force=force)}
+        answer |= {"receipt": str(out), **deletion_receipts.write(place, name, out, id_known=id_known, force=force)}
     return answer
 
 

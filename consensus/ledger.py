@@ -103,11 +103,11 @@ class Withdrawn:
         )
 
 
-def _of(known: Mapping[str, T], text: str) -> T:
+def _of(values: Mapping[str, T], text: str) -> T:
     """Return the value of this name. Raises ValueError."""
-    if text not in known:
-        raise ValueError(f"{text!r} is none of {', '.join(known)}")
-    return known[text]
+    if text not in values:
+        raise ValueError(f"{text!r} is none of {', '.join(values)}")
+    return values[text]
 
 
 def names(terms: WithdrawalStatement | Withdrawn, component: str, number: int, update: bytes) -> bool:

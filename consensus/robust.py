@@ -137,11 +137,11 @@ def centered_clipping(updates: Sequence[Integers], _faults: int = 0) -> Incremen
     most half of the updates are cut and no scale has to be chosen. The centre is kept as weights of the updates and of
     the first centre, in 32 bits, each rounded down; the remainder goes to the first centre.
     """
-    n, one = len(updates), 1 << CENTRE_BITS
+    n, unit = len(updates), 1 << CENTRE_BITS
     twice = (median(updates) >> (FRACTION_BITS - 1)).astype(np.int32)  # 2·median is whole
     weights = centre_weights(updates, twice)
     rows = [*updates, twice]
-    coefficients = np.array([*(2 * weight for weight in weights), one - sum(weights)], dtype=np.float64)
+    coefficients = np.array([*(2 * weight for weight in weights), unit - sum(weights)], dtype=np.float64)
     d = updates[0].size
     out = np.empty(d, dtype=np.int64)
     width = _block(n + 1)
@@ -161,13 +161,15 @@ def centre_weights(updates: Sequence[Integers], twice: npt.NDArray[np.int32]) ->
 
     `twice` is two times the coordinate-wise median, [d].
     """
-    n, one = len(updates), 1 << CENTRE_BITS
+    n, unit = len(updates), 1 << CENTRE_BITS
     products = gram([*updates, twice])
     weights = [0] * n
     for _ in range(CENTRE_STEPS):
         factors = clip_factors(_from_centre(products, weights), CENTRE_BITS)
-        left = n * one - sum(factors)
-        weights = [(weight * left + factor * one) // (n * one) for weight, factor in zip(weights, factors, strict=True)]
+        left = n * unit - sum(factors)
+        weights = [
+            (weight * left + factor * unit) // (n * unit) for weight, factor in zip(weights, factors, strict=True)
+        ]
     return weights
 
 
@@ -176,11 +178,11 @@ def _from_centre(products: Gram, weights: Sequence[int]) -> list[int]:
 
     The median has the remaining weight; the last row of `products` is twice the median.
     """
-    one, n = 1 << CENTRE_BITS, len(weights)
-    centre = [*(2 * weight for weight in weights), one - sum(weights)]
+    unit, n = 1 << CENTRE_BITS, len(weights)
+    centre = [*(2 * weight for weight in weights), unit - sum(weights)]
     on_rows = [sum(a * b for a, b in zip(row, centre, strict=True)) for row in products]
     own = sum(a * b for a, b in zip(on_rows, centre, strict=True))
-    return [4 * one * one * products[i][i] - 4 * one * on_rows[i] + own for i in range(n)]
+    return [4 * unit * unit * products[i][i] - 4 * unit * on_rows[i] + own for i in range(n)]
 
 
 def _mixed(updates: Sequence[Integers], faults: int, products: Gram, factors: Sequence[int], bits: int) -> Increment:

@@ -74,7 +74,7 @@ class Table:
         """Wrap what TOML gave; `name` is the table's header. Raises UsageError if it is no table."""
         self.source, self.name, self.guide = source, name, guide
         self.where = f"{source} {name}" if name else source
-        self.known: dict[str, None] = {}
+        self.accepted: dict[str, None] = {}
         if not isinstance(raw, dict):
             raise self.fail(f"a table of keys belongs here, not {shown(raw)}", f"Write {name} and its keys below it.")
         self.raw = dict(raw)
@@ -85,11 +85,11 @@ class Table:
 
     def take(self, key: str, check: Check[T], default: T | None = None) -> T:
         """Remove a key and return its checked value, or the default. Raises UsageError; a missing key has a default."""
-        self.known[key] = None
+        self.accepted[key] = None
         if key not in self.raw:
             if default is not None:
                 return default
-            for slip in get_close_matches(key, sorted(self.raw.keys() - self.known.keys()), 1):
+            for slip in get_close_matches(key, sorted(self.raw.keys() - self.accepted.keys()), 1):
                 raise self.fail(f"{key} is missing", f"Is it misspelt as {slip!r}?")
             advice = f"Add it: {self.guide} says what it means." if self.guide else "Add it."
             raise self.fail(f"{key} is missing", advice)
@@ -169,7 +169,7 @@ class Table:
 
     def done(self) -> None:
         """Raise UsageError if a key is left over: it is unknown, or means nothing beside the others here."""
-        self.only(*(key for key in self.known if key not in self.raw))
+        self.only(*(key for key in self.accepted if key not in self.raw))
 
 
 def _as_is(value: object) -> Any:

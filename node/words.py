@@ -1,9 +1,9 @@
 """Numbers with their nouns, for people."""
 
 
-def counted(number: int, one: str, more: str = "") -> str:
+def counted(number: int, singular: str, plural: str = "") -> str:
     """Return a number and what is counted: "1 file", "2 files". `more` is the plural that takes more than an s."""
-    return f"{number} {one if number == 1 else more or one + 's'}"
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
 def lasting(seconds: float) -> str:

@@ -40,9 +40,9 @@ class Due:
     after: Raised | None
 
 
-def key(one: Note | Raised) -> tuple[str, str]:
+def key(problem: Note | Raised) -> tuple[str, str]:
     """What makes two notes the same problem: the words may change while it lasts."""
-    return one.kind, one.subject
+    return problem.kind, problem.subject
 
 
 def watched(raised: Iterable[Raised], notes: Sequence[Note], now: float) -> tuple[Raised, ...]:
@@ -61,11 +61,11 @@ def due(raised: Sequence[Raised], notes: Sequence[Note], now: float, after_secon
     """Return the messages that are due."""
     present = {key(note) for note in notes}
     messages = []
-    for one in raised:
-        if key(one) not in present:
-            messages.append(Due(Change.ENDS, one, None))
-        elif not one.reported and now - one.since >= after_seconds:
-            messages.append(Due(Change.BEGINS, one, replace(one, reported=True)))
+    for problem in raised:
+        if key(problem) not in present:
+            messages.append(Due(Change.ENDS, problem, None))
+        elif not problem.reported and now - problem.since >= after_seconds:
+            messages.append(Due(Change.BEGINS, problem, replace(problem, reported=True)))
     return messages
 
 

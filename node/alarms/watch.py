@@ -49,17 +49,19 @@ class Watch:
         if self._to.webhook:
             notes = [note for note in notes if note.kind not in OF_THE_DATA]
         lasting = watched(raised, notes, now)
-        for one in due(lasting, notes, now, self._to.after_seconds):
+        for report in due(lasting, notes, now, self._to.after_seconds):
             try:
-                await deliver(self._to, message(one.change, one.raised, *self._names))
+                await deliver(self._to, message(report.change, report.raised, *self._names))
             except CollegiumError as error:
                 if str(error) != self._failed:
                     log.error("an alarm cannot be delivered; it is tried again", error=str(error))
                 self._failed = str(error)
                 break  # the others would wait as long, and fail as well
             self._failed = ""
-            log.info("alarm", what=one.change.value, kind=one.raised.kind.value, found=one.raised.found)
-            lasting = tuple(new for old in lasting if (new := one.after if old is one.raised else old) is not None)
+            log.info("alarm", what=report.change.value, kind=report.raised.kind.value, found=report.raised.found)
+            lasting = tuple(
+                new for old in lasting if (new := report.after if old is report.raised else old) is not None
+            )
             await in_thread(record.save, self._home, lasting)
         if lasting != tuple(raised):
             await in_thread(record.save, self._home, lasting)

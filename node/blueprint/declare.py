@@ -218,8 +218,8 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
 
 def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int, _Own]:
     """Return the encoder, the features that a text is projected to, and what it has of its own."""
-    given = section.raw.pop("encoder", {})
-    options = section.below("encoder", {"architecture": given} if isinstance(given, str) else given)
+    declared = section.raw.pop("encoder", {})
+    options = section.below("encoder", {"architecture": declared} if isinstance(declared, str) else declared)
     architecture = options.text("architecture", _usual_encoder(modality))
     missing = options.flag("missing", True) if architecture != BERT else False
     channels: tuple[int, ...] = ()
@@ -347,10 +347,10 @@ def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> t
 
 def _statistic(section: Table, task: Task, shared: Collection["_Modality"]) -> list[Part]:
     """Return the statistic of a task, if the file asks for one."""
-    given = section.raw.pop("statistic", None)
-    if given is None:
+    declared = section.raw.pop("statistic", None)
+    if declared is None:
         return []
-    options = section.below("statistic", {"architecture": given} if isinstance(given, str) else given)
+    options = section.below("statistic", {"architecture": declared} if isinstance(declared, str) else declared)
     architecture = options.text("architecture", "ridge")
     if architecture not in SENSITIVITY:
         raise options.fail(f"architecture = {architecture!r} is unknown", f"Write one of {', '.join(SENSITIVITY)}.")
@@ -373,16 +373,16 @@ def _skip_width(section: Table, entry: _Modality) -> int:
 
 def _classes(section: Table, kind: str) -> int:
     fixed = {"binary": 2, "regression": 1}.get(kind)
-    given = section.take("classes", toml.kind(int, list), fixed)
-    if isinstance(given, list):
-        section.raw["classes"] = given
-        given = len(section.texts("classes"))
-    if fixed is not None and given != fixed:
+    count = section.take("classes", toml.kind(int, list), fixed)
+    if isinstance(count, list):
+        section.raw["classes"] = count
+        count = len(section.texts("classes"))
+    if fixed is not None and count != fixed:
         raise section.fail(f"a {kind} task has {fixed} classes, and this is another number", "Leave classes out.")
     least = 1 if kind in {"regression", "multilabel"} else 2
-    if not least <= given <= 2**16:
+    if not least <= count <= 2**16:
         raise section.fail(f"a {kind} task has from {least} to {2**16} classes, and this is another number")
-    return int(given)
+    return int(count)
 
 
 def _layout(section: Table) -> bytes:

@@ -39,4 +39,4 @@ def drowned(
             noise, signal = sigma * sqrt(draws * d / members) / lot, float(draws)
         if noise > share * signal:
             lost.append(Drowned(spec.name, noise, signal))
-    return sorted(lost, key=lambda one: one.signal / one.noise)
+    return sorted(lost, key=lambda component: component.signal / component.noise)

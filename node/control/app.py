@@ -63,15 +63,15 @@ def build(daemon: Daemon) -> Starlette:
             return JSONResponse(failed)
         daemon.refresh_peers()
         member = context_of(daemon).member(key)
-        found: PeerAdded = {"address": address, "connected": True, "tried": key not in already, "member": member}
-        return JSONResponse(found)
+        reply: PeerAdded = {"address": address, "connected": True, "tried": key not in already, "member": member}
+        return JSONResponse(reply)
 
     async def remove_peer(request: Request) -> Response:
         address = str((await body_of(request, {"address": str}))["address"])
         left = await run_in_threadpool(edit_peers, daemon.home, remove=[address])
         daemon.refresh_peers()
-        found: PeerRemoved = {"address": address, "added": list(left)}
-        return JSONResponse(found)
+        reply: PeerRemoved = {"address": address, "added": list(left)}
+        return JSONResponse(reply)
 
     async def health(_request: Request) -> Response:
         return JSONResponse({"answers": True})
@@ -108,8 +108,8 @@ def build(daemon: Daemon) -> Starlette:
         # On disk, not only in memory: it must survive a power failure.
         while (await run_in_threadpool(daemon.store.flags)).get(PAUSED_FLAG, 0) != int(on):  # noqa: ASYNC110 - a file
             await trio.sleep(0.02)
-        found: PauseSet = {"was": was, "training": run is not None}
-        return JSONResponse(found)
+        reply: PauseSet = {"was": was, "training": run is not None}
+        return JSONResponse(reply)
 
     def first_version() -> list[BaseRoute]:
         return [

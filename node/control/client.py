@@ -137,8 +137,8 @@ class Client:
 
     def round(self, component: str, number: int, *, local: bool = False) -> "RoundDetail":
         """Return one closed round; if `local`, with this node's own evaluation."""
-        found = self.get(f"/rounds/{quote(component)}/{number}", local=int(local) or None)
-        return cast("RoundDetail", found)
+        reply = self.get(f"/rounds/{quote(component)}/{number}", local=int(local) or None)
+        return cast("RoundDetail", reply)
 
     def ledger_log(
         self,
@@ -150,8 +150,8 @@ class Client:
         limit: int = 50,
     ) -> "list[RecordLine]":
         """Return the last agreed records that match."""
-        found = self.get("/ledger/log", author=author, kind=kind, component=component, since=since, limit=limit)
-        return cast("list[RecordLine]", found)
+        reply = self.get("/ledger/log", author=author, kind=kind, component=component, since=since, limit=limit)
+        return cast("list[RecordLine]", reply)
 
     def record(self, reference: str) -> "BlockShown | RecordShown":
         """Return a block or record of the ledger."""
@@ -241,8 +241,8 @@ class Client:
     def settled(self, updates: Sequence[str]) -> bool:
         """Whether none of these updates counts or may come to count, and the hosts certified states without them."""
         parts = [updates[at : at + 500] for at in range(0, len(updates), 500)] or [[]]  # a body has a limit
-        found = [cast("Settled", self._call("POST", "/unlearn/settled", {"updates": list(part)})) for part in parts]
-        return all(not each["left"] and each["certified"] for each in found)
+        replies = [cast("Settled", self._call("POST", "/unlearn/settled", {"updates": list(part)})) for part in parts]
+        return all(not each["left"] and each["certified"] for each in replies)
 
     def propose_withdrawal(
         self,

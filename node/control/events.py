@@ -80,9 +80,9 @@ def seen(daemon: Daemon) -> Seen:
     """Return what events are about. Called on the daemon's own thread, so it only reads what is at hand."""
     core: NodeState = daemon.core
     ledger, context = core.ledger, context_of(daemon)
-    found: dict[tuple[str, str], Any] = {}
+    state: dict[tuple[str, str], Any] = {}
     block: BlockEvent = {"height": ledger.height}
-    found["block", ""] = block
+    state["block", ""] = block
     for name, c in sorted(ledger.components.items()):
         certified = c.certified.round if c.certified is not None and c.certified.generation == c.generation else None
         about: RoundEvent = {
@@ -91,21 +91,21 @@ def seen(daemon: Daemon) -> Seen:
             "generation": c.generation,
             "certified_round": certified,
         }
-        found["round", name] = about
+        state["round", name] = about
     neighbours = daemon.network.neighbours()
     for key in sorted(ledger.members):
         if key != core.me:
             peer: PeerEvent = {"member": context.member(key), "connected": key in neighbours}
-            found["peer", key.hex()] = peer
-    for each in ledger.roll.motions:
+            state["peer", key.hex()] = peer
+    for opened in ledger.roll.motions:
         motion: MotionEvent = {
-            "motion": each.digest.hex(),
-            "what": sentence(context, each),
-            "yes": len(each.yes),
-            "no": len(each.no),
+            "motion": opened.digest.hex(),
+            "what": sentence(context, opened),
+            "yes": len(opened.yes),
+            "no": len(opened.no),
             "open": True,
         }
-        found["motion", each.digest.hex()] = motion
+        state["motion", opened.digest.hex()] = motion
     settled = all(
         (c.generation == 0 or (c.certified is not None and c.certified.generation == c.generation)) and not c.erasures
         for c in ledger.components.values()
@@ -117,8 +117,8 @@ def seen(daemon: Daemon) -> Seen:
             "height": each_.height,
             "settled": settled,
         }
-        found["withdrawal", str(number)] = withdrawal
+        state["withdrawal", str(number)] = withdrawal
     run = core.run
     learner: LearnerEvent = {"state": daemon.learner.state, "run": None if run is None else run.number}
-    found["learner", ""] = learner
-    return found
+    state["learner", ""] = learner
+    return state

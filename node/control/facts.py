@@ -212,8 +212,8 @@ def _warnings(daemon: Daemon) -> tuple[Note, ...]:
     learner = daemon.learner
     if learner.students is None:
         return ()
-    found = data_warnings(daemon.config, daemon.charter, learner.students, learner.labelled)
-    return tuple(Note(NoteKind.DECLARED_OTHERWISE, f"{what}.", advice) for what, advice in found)
+    problems = data_warnings(daemon.config, daemon.charter, learner.students, learner.labelled)
+    return tuple(Note(NoteKind.DECLARED_OTHERWISE, f"{what}.", advice) for what, advice in problems)
 
 
 def _live(daemon: Daemon) -> Live:
@@ -274,7 +274,7 @@ def _live(daemon: Daemon) -> Live:
 
 
 def _by_reason(refusals: Mapping[tuple[bytes, str], int]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for (_, reason), count in refusals.items():
-        found[reason] = found.get(reason, 0) + count
-    return found
+        counts[reason] = counts.get(reason, 0) + count
+    return counts

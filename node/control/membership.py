@@ -89,12 +89,12 @@ def routes(daemon: Daemon) -> list[Route]:
         daemon.submit(event)
         subject = event.subject.hex() if isinstance(event, ProposeMotion) else None
         motion = event.motion.hex() if isinstance(event, Cast) else None
-        found: Submitted = {"submitted": True, "subject": subject, "motion": motion}
-        return JSONResponse(found, 202)
+        reply: Submitted = {"submitted": True, "subject": subject, "motion": motion}
+        return JSONResponse(reply, 202)
 
     async def invitations(_request: Request) -> Response:
-        found: Invitations = {"invitations": [_issued(daemon, issued) for issued in daemon.admission.issued]}
-        return JSONResponse(found)
+        reply: Invitations = {"invitations": [_issued(daemon, issued) for issued in daemon.admission.issued]}
+        return JSONResponse(reply)
 
     async def invite(request: Request) -> Response:
         body = await body_of(request, {"name": str, "days": int, "key": str, "hold": bool, "charter": bool})
@@ -116,22 +116,22 @@ def routes(daemon: Daemon) -> list[Route]:
         addresses = tuple(_dialable(address, daemon) for address in addresses)
         signed = await daemon.admission.invite(name, addresses, days, key, bool(body["hold"]), bool(body["charter"]))
         issued = daemon.admission.issued[-1]
-        found: InvitationGiven = {
+        reply: InvitationGiven = {
             **_issued(daemon, issued),
             "addresses": list(addresses),
             "text": to_text(signed),
         }
-        return JSONResponse(found)
+        return JSONResponse(reply)
 
     async def uninvite(request: Request) -> Response:
         which = str((await body_of(request, {"invitation": str}))["invitation"])
-        found = [
+        matching = [
             g for g in daemon.admission.issued if not g.withdrawn and (g.name == which or g.token_key.startswith(which))
         ]
-        if len(found) != 1 or not which:
+        if len(matching) != 1 or not which:
             raise UsageError(f"{which!r} names no one invitation", "`collegium peer invitations` lists them.")
-        await daemon.admission.withdraw(found[0].token_key)
-        gone: InvitationWithdrawn = {"withdrawn": _title(found[0])}
+        await daemon.admission.withdraw(matching[0].token_key)
+        gone: InvitationWithdrawn = {"withdrawn": _title(matching[0])}
         return JSONResponse(gone)
 
     return [

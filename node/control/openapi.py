@@ -112,12 +112,12 @@ def document() -> dict[str, Any]:
         "content": {"application/json": {"schema": _schema(replies.Refused, schemas)}},
     }
     for endpoint in ENDPOINTS:
-        found = _schema(endpoint.answer, schemas)
+        schema = _schema(endpoint.answer, schemas)
         operation: dict[str, Any] = {
             "summary": endpoint.summary,
             "parameters": _parameters(endpoint),
             "responses": {
-                str(endpoint.status): {"description": "Answered", "content": {endpoint.media: {"schema": found}}},
+                str(endpoint.status): {"description": "Answered", "content": {endpoint.media: {"schema": schema}}},
                 "default": refused,
             },
         }
@@ -144,10 +144,10 @@ def document() -> dict[str, Any]:
 
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     names = [part[1:-1] for part in endpoint.path.split("/") if part.startswith("{")]
-    found: list[dict[str, Any]] = [
+    parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": _WHOLE if name == "round" else _TEXT} for name in names
     ]
-    return found + [{"name": name, "in": "query", "schema": kind} for name, kind in endpoint.query.items()]
+    return parameters + [{"name": name, "in": "query", "schema": kind} for name, kind in endpoint.query.items()]
 
 
 def _schema(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -61,8 +61,8 @@ def routes(daemon: Daemon) -> list[Route]:
         asked = asked_scope(daemon.core, await body_of(request, SCOPE))
         recorded = check_own(daemon.core, asked)
         daemon.submit(asked)
-        found: WithdrawalAsked = {"submitted": True, "signing": daemon.core.signing, "recorded": recorded}
-        return JSONResponse(found, 202)
+        reply: WithdrawalAsked = {"submitted": True, "signing": daemon.core.signing, "recorded": recorded}
+        return JSONResponse(reply, 202)
 
     async def look(request: Request) -> Response:
         seen = await daemon.look(*await _students(request))
@@ -71,11 +71,11 @@ def routes(daemon: Daemon) -> list[Route]:
         rounds = [r for c in daemon.core.ledger.components.values() for r in c.rounds]
         waiting = updates_ahead(daemon.core)
         ahead = [author for update, author in update_authors(daemon.core).items() if update in waiting]
-        found: StudentsLook = {
+        reply: StudentsLook = {
             "in_data": seen.in_data,
             "drawn": seen.drawn,
             "left_out": seen.left_out,
-            **sought.told,
+            **sought.out_of_reach,
             "would_withdraw": len(sought.whole),
             "of_unknown_students": sum(update in seen.unknown for update in sought.whole),
             "own_updates": sum(e.author in mine for r in rounds for e in r.entries) + sum(a in mine for a in ahead),
@@ -84,7 +84,7 @@ def routes(daemon: Daemon) -> list[Route]:
             "scheduled": list(seen.to_come),
             "rounds_left": rounds_in_reach(daemon.core, sought.whole),
         }
-        return JSONResponse(found)
+        return JSONResponse(reply)
 
     async def put_off(request: Request) -> Response:
         body = await body_of(request, {"subjects": list, "at": int, "pause": bool})
@@ -93,23 +93,23 @@ def routes(daemon: Daemon) -> list[Route]:
             raise UsageError(f"there is no time {at}", "Give a Unix time, in seconds.")
         seen = await daemon.put_off(at, bool(body["pause"]), *subjects)
         sought = sought_updates(daemon.core, seen)
-        found: StudentsPutOff = {
+        reply: StudentsPutOff = {
             "excluded": True,
             "in_data": seen.in_data,
             "drawn": seen.drawn,
             "at": at,
             "will_withdraw": len(sought.whole),
             "of_unknown_students": sum(update in seen.unknown for update in sought.whole),
-            **sought.told,
+            **sought.out_of_reach,
             "with_others": max(0, sum(request.at == at for request in daemon.scheduled) - len(subjects)),
             "rounds_left": rounds_in_reach(daemon.core, sought.whole),
         }
-        return JSONResponse(found, 202)
+        return JSONResponse(reply, 202)
 
     async def cancel(request: Request) -> Response:
         cancelled, readmitted = await daemon.cancel(*await _students(request))
-        found: Cancelled = {"cancelled": cancelled, "readmitted": readmitted}
-        return JSONResponse(found, 202)
+        reply: Cancelled = {"cancelled": cancelled, "readmitted": readmitted}
+        return JSONResponse(reply, 202)
 
     async def students(request: Request) -> Response:
         seen = await daemon.exclude(*await _students(request))
@@ -122,33 +122,33 @@ def routes(daemon: Daemon) -> list[Route]:
             )
         for start in range(0, len(gone), MAX_UPDATES):
             daemon.submit(RequestWithdrawal("updates", updates=tuple(gone[start : start + MAX_UPDATES])))
-        found: StudentsForgotten = {
+        reply: StudentsForgotten = {
             "excluded": True,
             "in_data": seen.in_data,
             "drawn": seen.drawn,
             "withdrawn_updates": len(gone),
             "remaining": len(sought.whole) - len(gone),
             "of_unknown_students": sum(update in seen.unknown for update in gone),
-            **sought.told,
+            **sought.out_of_reach,
             # Those withdrawn before may wait for their certificate still.
             "updates": sorted(update.hex() for update in sought.settling.union(gone)),
         }
-        return JSONResponse(found, 202)
+        return JSONResponse(reply, 202)
 
     async def resume(request: Request) -> Response:
         await body_of(request, {})
         held = daemon.core.removals_unknown
         daemon.submit(ResumeTraining())
-        found: TrainingResumed = {"held": held}
-        return JSONResponse(found, 202)
+        reply: TrainingResumed = {"held": held}
+        return JSONResponse(reply, 202)
 
     async def settled(request: Request) -> Response:
         asked = list_of_texts((await body_of(request, {"updates": list}))["updates"])
         if not asked:
             nothing: Settled = {"left": 0, "certified": True}
             return JSONResponse(nothing)
-        known = await trio.to_thread.run_sync(daemon.store.headers)
-        names = {header.digest.hex(): header.value.component for header in known}
+        headers = await trio.to_thread.run_sync(daemon.store.headers)
+        names = {header.digest.hex(): header.value.component for header in headers}
         about = {names.get(update) for update in asked}
         components = [c for name, c in daemon.core.ledger.components.items() if name in about or None in about]
         live = updates_ahead(daemon.core) | {e.update for c in components for r in c.rounds for e in r.entries}
@@ -158,8 +158,8 @@ def routes(daemon: Daemon) -> list[Route]:
         ]
         erased = not any(c.erasures for c in components)
         left = {update.hex() for update in live}.intersection(asked)
-        found: Settled = {"left": len(left), "certified": all(certified) and erased}
-        return JSONResponse(found)
+        reply: Settled = {"left": len(left), "certified": all(certified) and erased}
+        return JSONResponse(reply)
 
     async def propose(request: Request) -> Response:
         body = await body_of(request, {**SCOPE, "who": str, "mode": str, "reason": str, "heights": int, "anyway": bool})
@@ -181,13 +181,13 @@ def routes(daemon: Daemon) -> list[Route]:
         if not body["anyway"]:
             check_budget(daemon.core, costs)
         daemon.submit(event)
-        found: WithdrawalProposed = {
+        reply: WithdrawalProposed = {
             "submitted": True,
             "subject": key.hex(),
             "action": action,
             "rounds_again": costs,
         }
-        return JSONResponse(found, 202)
+        return JSONResponse(reply, 202)
 
     async def carry(request: Request) -> Response:
         try:
@@ -198,8 +198,8 @@ def routes(daemon: Daemon) -> list[Route]:
         except RemoteProtocolError as error:
             raise RefusedError(f"{error.reason}: {error.detail}", "Ask its owner for it again.") from error
         daemon.submit(event)
-        found: WithdrawalCarried = {"submitted": True}
-        return JSONResponse(found, 202)
+        reply: WithdrawalCarried = {"submitted": True}
+        return JSONResponse(reply, 202)
 
     return [
         Route("/unlearn", answering(withdraw), methods=["POST"]),

@@ -154,11 +154,11 @@ def load_file(folder: Path, file: Path, *, only_modalities: Collection[str] | No
         tables = {
             name: replace(entry, path=file / entry.path.relative_to(folder)) for name, entry in declared.tables.items()
         }
-        given = replace(declared, folder=file, tables=tables)
+        manifest = replace(declared, folder=file, tables=tables)
     else:
         unit = replace(declared.tables[declared.unit_table], path=file)
-        given = replace(declared, folder=file.parent, tables={declared.unit_table: unit})
-    return _assemble(given, declared, Findings(), predict=True)
+        manifest = replace(declared, folder=file.parent, tables={declared.unit_table: unit})
+    return _assemble(manifest, declared, Findings(), predict=True)
 
 
 def _assemble(manifest: Manifest, declared: Manifest, findings: Findings, *, predict: bool) -> Dataset:
@@ -216,24 +216,24 @@ def _columns(manifest: Manifest, table: str) -> list[str]:
     return column_names(entry) if entry is not None and entry.path.is_file() else []
 
 
-def _has(given: Manifest, declared: Manifest, entry: ModalityEntry) -> bool:
+def _has(manifest: Manifest, declared: Manifest, entry: ModalityEntry) -> bool:
     """Return whether the tables to predict have a modality. Raises UsageError if they have a part of its columns only.
 
     A column that another modality reads too does not count, unless this one has no other.
     """
-    names = _columns(given, entry.table)
+    names = _columns(manifest, entry.table)
     wanted = _needed(declared, entry)
     others = {name for other in declared.modalities if other is not entry and other.table == entry.table
               for name in _needed(declared, other)}  # fmt: skip
     own = [name for name in wanted if name not in others] or wanted
     if not set(own) & set(names):
         return False
-    path = given.tables[entry.table].path
+    path = manifest.tables[entry.table].path
     missing = [name for name in wanted if name not in names]
     if missing:
         advice = "Add them, with empty cells where a record has no value, or leave out all columns of the modality."
         raise UsageError(f"{path}: modality {entry.name!r} lacks {_listed(missing)}", advice)
-    extra = [column.name for column in declared_columns(given, entry) if column.name not in wanted]
+    extra = [column.name for column in declared_columns(manifest, entry) if column.name not in wanted]
     if extra:
         expected = f"{len(wanted)} columns {entry.prefix}0, {entry.prefix}1, ..."
         advice = f"Remove or rename the others: the data here have {expected}"

@@ -57,9 +57,9 @@ def layout_digest(layout: Layout) -> bytes:
     return digest("layout", encode(layout))
 
 
-def difference(one: Layout, other: Layout) -> str:
+def difference(first: Layout, second: Layout) -> str:
     """Say where two layouts first differ: "classes: ['a', 'b']; ['b', 'a']"; "" if they do not."""
-    return _difference(one, other, "")
+    return _difference(first, second, "")
 
 
 def described(layout: Layout) -> str:
@@ -86,16 +86,16 @@ def _column(column: Column) -> Layout:
     }  # fmt: skip
 
 
-def _difference(one: Any, other: Any, at: str) -> str:
-    if one == other:
+def _difference(first: Any, second: Any, at: str) -> str:
+    if first == second:
         return ""
-    if isinstance(one, dict) and isinstance(other, dict) and one.get("name") == other.get("name"):
-        keys = dict.fromkeys([*one, *other])
-        within = f"{at} {one['name']!r}" if "name" in one else at
-        return next(filter(None, (_difference(one.get(k), other.get(k), f"{within} {k}".strip()) for k in keys)))
-    if isinstance(one, list) and isinstance(other, list) and _names(one) == _names(other) != []:
-        return next(filter(None, (_difference(a, b, at) for a, b in zip(one, other, strict=True))))
-    return f"{at}: {_shown(one)}; {_shown(other)}"
+    if isinstance(first, dict) and isinstance(second, dict) and first.get("name") == second.get("name"):
+        keys = dict.fromkeys([*first, *second])
+        within = f"{at} {first['name']!r}" if "name" in first else at
+        return next(filter(None, (_difference(first.get(k), second.get(k), f"{within} {k}".strip()) for k in keys)))
+    if isinstance(first, list) and isinstance(second, list) and _names(first) == _names(second) != []:
+        return next(filter(None, (_difference(a, b, at) for a, b in zip(first, second, strict=True))))
+    return f"{at}: {_shown(first)}; {_shown(second)}"
 
 
 def _names(items: list[Any]) -> list[str]:

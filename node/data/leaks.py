@@ -82,8 +82,8 @@ def _leak(values: Values, categorical: bool, task: TaskArray, there: npt.NDArray
 
 def _separates(numbers: Values, classes: Values) -> str:
     """Say whether the classes, in the order of their means, are apart from one another in these numbers."""
-    given = ~np.isnan(numbers)
-    parts = [numbers[given & (classes == label)] for label in np.unique(classes)]
+    present = ~np.isnan(numbers)
+    parts = [numbers[present & (classes == label)] for label in np.unique(classes)]
     parts = sorted((part for part in parts if part.size >= FEW), key=lambda part: float(part.mean()))
     if len(parts) < 2 or sum(part.size for part in parts) < LEAST:
         return ""
@@ -114,8 +114,8 @@ def _determines(levels: Values, classes: Values) -> str:
 
 
 def _follows(numbers: Values, labels: Values) -> str:
-    given = ~np.isnan(numbers)
-    a, b = numbers[given], labels[given]
+    present = ~np.isnan(numbers)
+    a, b = numbers[present], labels[present]
     if a.size < LEAST or a.std() == 0.0 or b.std() == 0.0:
         return ""
     correlation = abs(float(np.corrcoef(a, b)[0, 1]))

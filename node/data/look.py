@@ -149,9 +149,9 @@ def _with_pixels_joined(columns: list[Seen]) -> list[Seen]:
         numbers = [seen for seen in inside_ if seen.kind == "number"]
         if numbers:
             low, high = min(seen.low for seen in numbers), max(seen.high for seen in numbers)
-            one = replace(numbers[0], column=prefix, kind="pixels", low=low, high=high, common=())
+            joined = replace(numbers[0], column=prefix, kind="pixels", low=low, high=high, common=())
             first = columns.index(inside_[0])
-            columns = [*columns[:first], one, *(seen for seen in columns[first:] if seen not in inside_)]
+            columns = [*columns[:first], joined, *(seen for seen in columns[first:] if seen not in inside_)]
     return columns
 
 

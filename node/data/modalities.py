@@ -54,8 +54,8 @@ def read_modality(
         _files(manifest.folder, table, entry, rows, (subject, record), values, steps)
     else:
         features, present = _features(table, columns, f"modality {entry.name!r}")
-        given = present[rows]
-        rows, step = rows[given], step[given]
+        filled = present[rows]
+        rows, step = rows[filled], step[filled]
         values[subject[rows], record[rows], step] = features[rows]
         steps[subject[rows], record[rows], step] = True
     records.spoil(table, subject)
@@ -164,18 +164,18 @@ def _features(table: Table, columns: tuple[Column, ...], use: str) -> tuple[Floa
         if isinstance(column, CategoricalColumn):
             codes = table.levels(column.name, column.levels, use)
             table.count_levels(column.name, use, codes, len(column.levels), rows)
-            part, given = _one_hot(codes, column)
+            part, filled = _one_hot(codes, column)
         else:
             raw = table.numbers(column.name)
             table.count_numbers(column.name, use, raw, (column.low, column.high), rows)
-            given = ~np.isnan(raw)
+            filled = ~np.isnan(raw)
             scaled = 2.0 * (np.clip(raw, column.low, column.high) - column.low) / (column.high - column.low) - 1.0
-            part = np.where(given, scaled, 0.0).astype(np.float32)[:, None]
+            part = np.where(filled, scaled, 0.0).astype(np.float32)[:, None]
             if column.missing:
-                part = np.concatenate([part, (~given).astype(np.float32)[:, None]], axis=1)
+                part = np.concatenate([part, (~filled).astype(np.float32)[:, None]], axis=1)
             else:
-                gaps.append((column.name, ~given))
-        present |= given
+                gaps.append((column.name, ~filled))
+        present |= filled
         parts.append(part)
     # A row without any value is a missing modality, which the mask says; a gap in a row needs its own feature.
     for name, gap in gaps:
@@ -185,10 +185,10 @@ def _features(table: Table, columns: tuple[Column, ...], use: str) -> tuple[Floa
 
 
 def _one_hot(codes: Index, column: CategoricalColumn) -> tuple[Floats, Mask]:
-    given = codes >= 0
+    filled = codes >= 0
     part = np.zeros((codes.size, column.width), dtype=np.float32)
-    part[np.flatnonzero(given), codes[given]] = 1.0
-    return part, given
+    part[np.flatnonzero(filled), codes[filled]] = 1.0
+    return part, filled
 
 
 def _series_steps(table: Table, entry: ModalityEntry, subject: Index, record: Index) -> tuple[Index, Index]:

@@ -169,8 +169,8 @@ class Table:
         self.fail(column, np.flatnonzero(empty), " is empty", "Every row needs a place in the order.")
         advice = "Write a number, a date as 2026-03-01 or 1.3.2026, or either with a time: 2026-03-01 10:30."
         self.fail(column, np.flatnonzero(wrong), " is neither a number nor a date", advice)
-        found: npt.NDArray[np.float64] = parsed[cells.codes]
-        return found
+        moments: npt.NDArray[np.float64] = parsed[cells.codes]
+        return moments
 
     def levels(self, column: str, declared: Sequence[str], use: str) -> Index:
         """Return the place of each cell in `declared` [rows]: -1 for an empty one, len(declared) for another value.
@@ -233,8 +233,8 @@ class Table:
         values = int((~missing).sum()) - unreadable
         return ColumnCount(self.name, column, use, values, int(missing.sum()), words, unreadable, **more)  # type: ignore[arg-type]
 
-    def _rows_of_both(self, cells: Cells, one: int, other: int) -> tuple[int, int] | None:
-        rows = [np.flatnonzero((cells.codes == code) & self.kept) for code in (one, other)]
+    def _rows_of_both(self, cells: Cells, first: int, second: int) -> tuple[int, int] | None:
+        rows = [np.flatnonzero((cells.codes == code) & self.kept) for code in (first, second)]
         return (self.line(rows[0][0]), self.line(rows[1][0])) if rows[0].size and rows[1].size else None
 
     def _one_of(self, column: str, values: Sequence[str]) -> Mask:

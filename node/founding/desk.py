@@ -114,8 +114,8 @@ class Desk:
     def invite(self, names: Sequence[str], days: float) -> None:
         """Invite these as well, and again whose invitation expired unused. Raises RefusedError, UsageError."""
         with self._lock:
-            known = {one.name for one in self._record.invited}
-            new = [name for name in names if name not in known]
+            invited = {one.name for one in self._record.invited}
+            new = [name for name in names if name not in invited]
             if new:
                 self._check_open(f"{', '.join(new)} cannot be invited any more")
                 self._take_back()
@@ -130,13 +130,13 @@ class Desk:
     def leave_out(self, names: Sequence[str]) -> None:
         """Go on without these. Raises RefusedError if another member signed a draft that has them, or nobody is so."""
         with self._lock:
-            known = {one.name for one in self._record.invited}
-            wrong = [name for name in names if name not in known and name not in self._record.left_out]
+            invited = {one.name for one in self._record.invited}
+            wrong = [name for name in names if name not in invited and name not in self._record.left_out]
             if wrong:
                 raise RefusedError(
-                    f"{', '.join(wrong)} was not invited", f"Invited are {', '.join(sorted(known)) or 'none'}."
+                    f"{', '.join(wrong)} was not invited", f"Invited are {', '.join(sorted(invited)) or 'none'}."
                 )
-            going = tuple(name for name in names if name in known)
+            going = tuple(name for name in names if name in invited)
             if going:
                 self._check_open(f"{', '.join(going)} cannot be left out any more")
                 self._take_back()
@@ -188,15 +188,15 @@ class Desk:
         with self._lock:
             return [self._place(one) for one in self._record.invited]
 
-    def _place(self, one: Invited) -> Place:
-        came = one.entered()
+    def _place(self, invited: Invited) -> Place:
+        came = invited.entered()
         if came is None:
-            state = "expired" if one.expires <= self._clock() else "invited"
-            return Place(one.name, "", b"", state, one.expires)
-        word = one.said(self._draft[0].federation) if self._draft is not None else ""
+            state = "expired" if invited.expires <= self._clock() else "invited"
+            return Place(invited.name, "", b"", state, invited.expires)
+        word = invited.said(self._draft[0].federation) if self._draft is not None else ""
         if self._has_signed(came.author) and word != KEPT:
             word = SIGNED
-        return Place(one.name, came.name, came.author, word or "joined", one.expires)
+        return Place(invited.name, came.name, came.author, word or "joined", invited.expires)
 
     def _has_signed(self, key: bytes) -> bool:
         return self._draft is not None and any(entry.member == key for entry in self._draft[1].signatures)
@@ -254,9 +254,9 @@ class Desk:
 
     def _invited(self, key: bytes) -> Invited | None:
         with self._lock:
-            found = next((one for one in self._record.invited if one.token_key == key), None)
-            good = found is not None and (found.application or self._clock() < found.expires)
-            return found if good else None
+            invited = next((one for one in self._record.invited if one.token_key == key), None)
+            good = invited is not None and (invited.application or self._clock() < invited.expires)
+            return invited if good else None
 
     async def _answer(self, token_key: bytes, data: bytes) -> bytes:
         request = schema.load(FoundingRequest, data, FoundingRequest.LIMIT)
@@ -325,7 +325,7 @@ class Desk:
                 raise RemoteProtocolError("bad-signature")
             entry = CharterSignature(word.author, word.signature)
             if not self._has_signed(word.author):
-                entries = tuple(sorted((*signed.signatures, entry), key=lambda one: one.member))
+                entries = tuple(sorted((*signed.signatures, entry), key=lambda signature: signature.member))
                 self._write(charter, SignedCharter(signed.charter, entries))
         elif word.word == KEPT:
             if unsigned_members(charter, signed):

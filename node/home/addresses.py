@@ -42,8 +42,8 @@ def check_advertised(address: object) -> str:
 def _many_hosts(address: str) -> str:
     """Return the problem with a multicast or broadcast address, or ""."""
     host = _ip(address)
-    one = getattr(host, "ipv4_mapped", None) or host
-    if one is not None and (one.is_multicast or str(one) == "255.255.255.255"):
+    mapped = getattr(host, "ipv4_mapped", None) or host
+    if mapped is not None and (mapped.is_multicast or str(mapped) == "255.255.255.255"):
         return f"{address}: {host} is no single host; give this machine's own address or its name"
     return ""
 

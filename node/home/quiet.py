@@ -85,10 +85,10 @@ def _minutes(span: str) -> set[int]:
 
 
 def _time(hour: str, minute: str) -> int:
-    found = int(hour) * 60 + int(minute)
-    if int(minute) > 59 or found > DAY:
+    minutes = int(hour) * 60 + int(minute)
+    if int(minute) > 59 or minutes > DAY:
         raise ValueError(hour)
-    return found
+    return minutes
 
 
 def _days(text: str) -> set[int]:

@@ -83,8 +83,8 @@ def load_schedule(home: Home) -> Schedule:
         except FileNotFoundError:
             return Schedule()
     try:
-        found = json.loads(data or b"")
-        return Schedule(tuple(map(_request, found["requests"])), _count(found["over"]))
+        content = json.loads(data or b"")
+        return Schedule(tuple(map(_request, content["requests"])), _count(content["over"]))
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{path} is damaged", RESTORE) from error
 
@@ -123,10 +123,10 @@ def _request(raw: dict[str, object]) -> Scheduled:
 
 
 def _digest(value: object) -> bytes:
-    found = bytes.fromhex(str(value))
-    if len(found) != 32:
+    digest = bytes.fromhex(str(value))
+    if len(digest) != 32:
         raise ValueError("no digest")
-    return found
+    return digest
 
 
 def _count(value: object) -> int:

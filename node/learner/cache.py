@@ -100,11 +100,11 @@ class EmbeddingCache:
         """
         if self._read_only:
             return
-        given = list(rows)
+        entries = list(rows)
 
         def write() -> None:
             values = []
-            for record, subject, vector in given:
+            for record, subject, vector in entries:
                 hidden, value = self._hidden(record), vector.astype("<f4").tobytes()
                 values.append((model, hidden, self._tag(subject), value, _mark(model, hidden, value)))
             with self._connection:

@@ -53,8 +53,8 @@ def report(
     """
     reports = {}
     for name, kind in kinds.items():
-        given = part.batch.labels[(labels or {}).get(name, name)].numpy()
-        flat, values, truth = labelled(kind, logits[name], given)
+        task_labels = part.batch.labels[(labels or {}).get(name, name)].numpy()
+        flat, values, truth = labelled(kind, logits[name], task_labels)
         every = metrics(kind, values, truth)
         groups: dict[str, dict[str, GroupFigure]] = {}
         for attribute, (levels, codes) in part.groups.items():

@@ -90,9 +90,9 @@ def numbers(*events: Event) -> int:
     A step reaches 10 standard deviations, and many together 12 of their sum (σ >= MIN_NOISE; a student is in a sample
     with chance q, and then the loss has mean 1/(2σ²) and variance 1/σ²).
     """
-    one = max((20.0 / sigma + 1.0 / sigma**2 for _, sigma, _ in events), default=0.0)
+    widest = max((20.0 / sigma + 1.0 / sigma**2 for _, sigma, _ in events), default=0.0)
     variance = sum(count * q * (1.0 / (4.0 * sigma**4) + 1.0 / sigma**2) for q, sigma, count in events)
-    return ceil((one + 24.0 * sqrt(variance)) / INTERVAL)
+    return ceil((widest + 24.0 * sqrt(variance)) / INTERVAL)
 
 
 def claimed(value: float) -> int:
@@ -149,8 +149,8 @@ def _single(q: float, sigma: float) -> Any:
 
 
 def _repeated(q: float, sigma: float, count: int) -> Any:
-    one = _kept_single(q, sigma) if numbers((q, sigma, 1)) <= KEPT_NUMBERS else _single(q, sigma)
-    return one.self_compose(count) if count > 1 else one
+    single = _kept_single(q, sigma) if numbers((q, sigma, 1)) <= KEPT_NUMBERS else _single(q, sigma)
+    return single.self_compose(count) if count > 1 else single
 
 
 _kept_single = lru_cache(maxsize=128)(_single)

@@ -185,11 +185,11 @@ class Exclusion:
 
     def load(self) -> tuple[Excluded, bool]:
         """Return the students left out, and whether private components have forgotten them. Raises CorruptError."""
-        found, noted = load_excluded(self.home), self.store.flags().get(LEFT_OUT, 0)
-        if found.total < noted:
+        excluded, noted = load_excluded(self.home), self.store.flags().get(LEFT_OUT, 0)
+        if excluded.total < noted:
             path = self.home.root / "excluded.json"
-            raise CorruptError(f"{path} is lost or old: it names {found.total} students of {noted}", RESTORE)
-        return found, found.total == noted
+            raise CorruptError(f"{path} is lost or old: it names {excluded.total} students of {noted}", RESTORE)
+        return excluded, excluded.total == noted
 
     def _forget_private(self) -> None:
         """Delete the private components' states that learned from students now left out; note that it is done."""

@@ -24,18 +24,20 @@ def rounds_again(state: NodeState, action: Action, statement: bytes) -> dict[str
     """Return the number of rounds, by component, that run again if a motion to rewind passes now."""
     if action != "rewind":
         return {}
-    found = proposed_withdrawals(state.charter, state.ledger, action, statement, state.ledger.height + 1, state.me)
-    names = {name for each in found for name, _ in each.since}
-    return {name: max(taken_back(each, name) for each in found) for name in sorted(names)}
+    withdrawals = proposed_withdrawals(
+        state.charter, state.ledger, action, statement, state.ledger.height + 1, state.me
+    )
+    names = {name for each in withdrawals for name, _ in each.since}
+    return {name: max(taken_back(each, name) for each in withdrawals) for name in sorted(names)}
 
 
 def check_budget(state: NodeState, rounds: Mapping[str, int]) -> None:
     """Check that this node's own budget covers the rounds that would run again. Raises RefusedError."""
-    known = {name for _, last in state.forecast.values() for name in last}
+    forecast = {name for _, last in state.forecast.values() for name in last}
     private = {
         name for name in state.hosted if state.specs[name].noise_multiplier and not state.specs[name].is_statistic
     }
-    if state.contributing and any(rounds.get(name) for name in private - known):
+    if state.contributing and any(rounds.get(name) for name in private - forecast):
         raise RefusedError(
             f"what this node's budget allows is not known: {state.exhausted or 'it has not trained since its start'}",
             "It is computed when the node trains: try again after its next round; if it trains no more, give --anyway.",
@@ -60,12 +62,12 @@ class OutOfReach(TypedDict):
 class Sought:
     """The updates that saw a student: `whole` can be withdrawn, `settling` were withdrawn before or never came.
 
-    `told` is the message about the others.
+    `out_of_reach` is the message about the others.
     """
 
     whole: list[bytes]
     settling: frozenset[bytes]
-    told: OutOfReach
+    out_of_reach: OutOfReach
 
 
 def sought_updates(state: NodeState, seen: Seen) -> Sought:
@@ -140,13 +142,13 @@ def asked_scope(state: NodeState, body: Mapping[str, object]) -> RequestWithdraw
 def named_update(state: NodeState, prefix: str) -> bytes:
     """Return the update whose header digest has this prefix, among all that count or are in flight."""
     ledger = state.ledger
-    known = {e.update for c in ledger.components.values() for r in c.rounds for e in r.entries}
-    known |= updates_ahead(state)
-    found = [update for update in known if update.hex().startswith(prefix.lower())] if len(prefix) >= 4 else []
-    if len(found) != 1:
-        problem = "more than one update" if found else "no update that counts or is on its way"
+    updates = {e.update for c in ledger.components.values() for r in c.rounds for e in r.entries}
+    updates |= updates_ahead(state)
+    matching = [update for update in updates if update.hex().startswith(prefix.lower())] if len(prefix) >= 4 else []
+    if len(matching) != 1:
+        problem = "more than one update" if matching else "no update that counts or is on its way"
         raise UsageError(f"{prefix!r} names {problem}", "`collegium round show --json` names them in full.")
-    return found[0]
+    return matching[0]
 
 
 def updates_ahead(state: NodeState) -> set[bytes]:
@@ -197,5 +199,5 @@ def check_own(state: NodeState, asked: RequestWithdrawal) -> bool:
 
 def withdraws_something(state: NodeState, terms: WithdrawalStatement) -> bool:
     """Whether a withdrawal with these terms would reach anything, if it were agreed on at the next height."""
-    found = withdrawal.placed(state.charter, state.ledger, terms, state.ledger.height + 1, state.me)
-    return withdrawal.reaches(state.ledger, found)
+    placed = withdrawal.placed(state.charter, state.ledger, terms, state.ledger.height + 1, state.me)
+    return withdrawal.reaches(state.ledger, placed)

@@ -90,12 +90,12 @@ class Manifests:
             except FileNotFoundError:
                 return None
         try:
-            found = schema.load(Manifest, data or b"", LIMIT)
+            manifest = schema.load(Manifest, data or b"", LIMIT)
         except RemoteProtocolError as error:
             raise CorruptError(f"{path} is damaged: {error.reason}", "Restore a backup of it.") from error
-        if found.root() != root:
+        if manifest.root() != root:
             raise CorruptError(f"{path} is damaged: it is not the manifest of its name", "Restore a backup of it.")
-        return found
+        return manifest
 
     def roots(self) -> list[bytes]:
         """Return the roots of all manifests."""
@@ -105,7 +105,7 @@ class Manifests:
 
     def of(self, subject: str) -> set[bytes]:
         """Return the roots of the training runs that drew a student. Raises CorruptError."""
-        return {root for root in self.roots() if (found := self.get(root)) is not None and found.has(subject)}
+        return {root for root in self.roots() if (manifest := self.get(root)) is not None and manifest.has(subject)}
 
     def delete(self, roots: Collection[bytes]) -> int:
         """Delete manifests, durably; return their number."""
@@ -173,9 +173,9 @@ def load_excluded(home: Home) -> Excluded:
         except FileNotFoundError:
             return Excluded()
     try:
-        found = json.loads(data or b"")
-        salt, tags = bytes.fromhex(found["salt"]), frozenset(map(bytes.fromhex, found["tags"]))
-        readmitted = int(found.get("readmitted", 0))
+        content = json.loads(data or b"")
+        salt, tags = bytes.fromhex(content["salt"]), frozenset(map(bytes.fromhex, content["tags"]))
+        readmitted = int(content.get("readmitted", 0))
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{path} is damaged", RESTORE) from error
     if len(salt) != 32 or any(len(item) != 32 for item in tags) or readmitted < 0:
@@ -186,9 +186,9 @@ def load_excluded(home: Home) -> Excluded:
 def exclude(home: Home, *subjects: str) -> Excluded:
     """Leave students out from now on; durable on return, all or none. Concurrent calls lose none."""
     with _alone(home):
-        known = load_excluded(home)
-        salt = known.salt or os.urandom(32)
-        grown = Excluded(salt, known.tags | {_long(salt, subject) for subject in subjects}, known.readmitted)
+        excluded = load_excluded(home)
+        salt = excluded.salt or os.urandom(32)
+        grown = Excluded(salt, excluded.tags | {_long(salt, subject) for subject in subjects}, excluded.readmitted)
         _save(home, grown)
     return grown
 
@@ -196,9 +196,9 @@ def exclude(home: Home, *subjects: str) -> Excluded:
 def readmit(home: Home, tags: Collection[bytes]) -> Excluded:
     """Let students in again; durable on return. Only those whose withdrawal was cancelled before its time are."""
     with _alone(home):
-        known = load_excluded(home)
-        kept = known.tags.difference(tags)
-        fewer = Excluded(known.salt, kept, known.readmitted + len(known.tags) - len(kept))
+        excluded = load_excluded(home)
+        kept = excluded.tags.difference(tags)
+        fewer = Excluded(excluded.salt, kept, excluded.readmitted + len(excluded.tags) - len(kept))
         _save(home, fewer)
     return fewer
 

@@ -42,11 +42,11 @@ def quiet_notes(context: Context) -> list[Note]:
         return []
     notes = resting(context.quiet)
     if shown["rounds_due"] and shown["rounds_missed"] == shown["rounds_due"]:
-        found = (
+        sentence = (
             f"At the charter's pace every round of the next 7 days ({shown['rounds_due']}) comes due in this node's"
             " quiet hours, and closes without it where enough others train then."
         )
-        notes.append(Note(NoteKind.QUIET_MISSES_ROUNDS, found, ALIGN))
+        notes.append(Note(NoteKind.QUIET_MISSES_ROUNDS, sentence, ALIGN))
     return notes
 
 
@@ -56,12 +56,12 @@ def resting(hours: QuietHours) -> list[Note]:
     change = hours.change(now)
     if change is None or not hours.at(now):
         return []
-    found = f"This node is in its quiet hours: it trains nothing until {local(change)}. It votes and folds."
-    return [Note(NoteKind.QUIET_HOURS, found, "It goes on by itself.")]
+    sentence = f"This node is in its quiet hours: it trains nothing until {local(change)}. It votes and folds."
+    return [Note(NoteKind.QUIET_HOURS, sentence, "It goes on by itself.")]
 
 
 def _first(context: Context) -> float | None:
     """Return when the charter's pace makes the next round due, by this node's clock."""
     decided = [context.store.decided(c.rounds[-1].height) for c in context.ledger.components.values() if c.rounds]
-    known = [time + context.charter.rules.pace / 1000 for time in decided if time is not None]
-    return min(known) if known else float(context.charter.rules.start) or None
+    times = [time + context.charter.rules.pace / 1000 for time in decided if time is not None]
+    return min(times) if times else float(context.charter.rules.start) or None

@@ -114,7 +114,7 @@ class _Audit:
     progress: Progress | None
     total: int = 0
     done: int = 0
-    found: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
 
     def tick(self) -> None:
         self.done += 1

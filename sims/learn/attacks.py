@@ -20,8 +20,8 @@ Aggregate = Callable[[Sequence[Vectors]], Vectors]
 
 def sign_flip(honest: Vectors, strength: float = 1.0) -> Vectors:
     """Return minus the mean of the honest, times `strength` (byzfl's SignFlipping is of strength 1)."""
-    found: Vectors = -strength * honest.mean(axis=0)
-    return found
+    lie: Vectors = -strength * honest.mean(axis=0)
+    return lie
 
 
 def inner_product(honest: Vectors, strength: float = 2.0) -> Vectors:
@@ -31,20 +31,20 @@ def inner_product(honest: Vectors, strength: float = 2.0) -> Vectors:
 
 def little_is_enough(honest: Vectors, strength: float = 1.5) -> Vectors:
     """Return `mean + strength · deviation` by coordinate: "a little is enough", ALIE (Baruch et al. 2019)."""
-    found: Vectors = honest.mean(axis=0) + strength * honest.std(axis=0, ddof=1)
-    return found
+    lie: Vectors = honest.mean(axis=0) + strength * honest.std(axis=0, ddof=1)
+    return lie
 
 
 def mimic(honest: Vectors, place: int = 0) -> Vectors:
     """Return the update of one honest member, which then counts more than once (Karimireddy et al. 2022)."""
-    found: Vectors = honest[place].copy()
-    return found
+    lie: Vectors = honest[place].copy()
+    return lie
 
 
 def gaussian(honest: Vectors, source: Source, sigma: float = 1.0) -> Vectors:
     """Return independent normal noise of standard deviation `sigma`."""
-    found: Vectors = np.asarray(source.normal(0.0, sigma, honest.shape[1]))
-    return found
+    lie: Vectors = np.asarray(source.normal(0.0, sigma, honest.shape[1]))
+    return lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,9 @@ def strongest(attack: Attack, honest: Vectors, liars: int, aggregate: Aggregate,
     best, delta = search.start, search.delta
     most, growing = harm(best), True
     for _ in range(search.evaluations - 1):
-        found = harm(best + delta)
-        if found > most:
-            best, most = best + delta, found
+        damage = harm(best + delta)
+        if damage > most:
+            best, most = best + delta, damage
             delta *= 2.0 if growing else search.ratio
         else:
             growing = False
@@ -97,11 +97,11 @@ def within(lie: Vectors, low: int, high: int, limit: int) -> npt.NDArray[np.int6
     wanted = min(max(squared, 1.02 * low), 0.999 * high)
     scale = sqrt(wanted / squared)
     while True:
-        found = np.clip(np.rint(lie * scale), -limit, limit).astype(np.int64)
-        norm = int(found @ found)
+        integers = np.clip(np.rint(lie * scale), -limit, limit).astype(np.int64)
+        norm = int(integers @ integers)
         if norm > high:
             scale *= 0.999
-        elif norm < low and int(np.abs(found).min()) < limit:
+        elif norm < low and int(np.abs(integers).min()) < limit:
             scale *= 1.01
         else:
-            return found
+            return integers

@@ -150,11 +150,13 @@ class _Bench:
             for index, (mode, epsilon) in enumerate(variants)
             for seed in self.seeds
         ]
-        found = self._perform(runs)
+        all_reports = self._perform(runs)
         rows: list[dict[str, Any]] = []
         for index, (mode, epsilon) in enumerate(variants):
             own = [
-                reports for run, reports in zip(runs, found, strict=True) if (run.mode, run.epsilon) == variants[index]
+                reports
+                for run, reports in zip(runs, all_reports, strict=True)
+                if (run.mode, run.epsilon) == variants[index]
             ]
             rows.append(
                 {
@@ -189,10 +191,10 @@ class _Bench:
         s = self.study
         return figure(reports, s.task, metric or s.metric, s.counted, pooled=s.pooled)
 
-    def _each(self, found: Sequence[Reports]) -> dict[str, float]:
+    def _each(self, all_reports: Sequence[Reports]) -> dict[str, float]:
         task, metric = self.study.task, self.study.metric
-        names = [name for name in found[0] if task in found[0][name]]
-        values = {name: [reports[name][task]["metrics"].get(metric) for reports in found] for name in names}
+        names = [name for name in all_reports[0] if task in all_reports[0][name]]
+        values = {name: [reports[name][task]["metrics"].get(metric) for reports in all_reports] for name in names}
         return {name: mean(v) for name, v in values.items() if all(value is not None for value in v)}
 
     def _tuned(self, kinds: Sequence[Run], value: Any) -> list[float]:
@@ -204,18 +206,18 @@ class _Bench:
             return [self.rates[0]] * len(kinds)
         # Others than those that are reported. The study of everything is a mean of twelve institutions already.
         seeds = [0] if self.name == "m3t" else [1 - seed for seed in self.seeds]
-        known: list[dict[float, float]] = [{} for _ in kinds]
+        scores: list[dict[float, float]] = [{} for _ in kinds]
         wanted = [(index, rate) for index in range(len(kinds)) for rate in self.rates]
         for _ in range(1 + MAX_RATES_MORE):
             runs = [replace(kinds[i], rate=rate, seed=seed, tune=True) for i, rate in wanted for seed in seeds]
             values = [value(reports) for reports in self._perform(runs, "choosing rates")]
             for place, (index, rate) in enumerate(wanted):
-                known[index][rate] = mean(values[place * len(seeds) : (place + 1) * len(seeds)])
+                scores[index][rate] = mean(values[place * len(seeds) : (place + 1) * len(seeds)])
             # While the best rate is the least or the greatest that was tried, the next one is tried too.
-            best = [max(sorted(found), key=lambda rate: found[rate]) for found in known]
+            best = [max(sorted(found), key=lambda rate: found[rate]) for found in scores]
             wanted = [
                 (index, rate * 2 if rate == max(found) else rate / 2)
-                for index, (rate, found) in enumerate(zip(best, known, strict=True))
+                for index, (rate, found) in enumerate(zip(best, scores, strict=True))
                 if rate in (max(found), min(found))
             ]
             if not wanted:
@@ -260,9 +262,9 @@ class _Bench:
             "gaps filled": Run("federated", epsilon, 0.0, 0, gaps_filled=True),
             "local": Run("local", epsilon, 0.0, 0),
         }
-        found = self._compared(kinds, lambda reports: mean(_own(reports).values()))
-        rows = [_row(name, epsilon, rate, own) for name, rate, own in found]
-        _, rate, own = found[0]
+        compared = self._compared(kinds, lambda reports: mean(_own(reports).values()))
+        rows = [_row(name, epsilon, rate, own) for name, rate, own in compared]
+        _, rate, own = compared[0]
         rows.append(_row("component-wise + private", epsilon, rate, [with_private(reports) for reports in own]))
         whole, equal, filled, alone, personal = (row["institutions"] for row in rows)
 
@@ -299,7 +301,7 @@ class _Bench:
         }
         rows: list[dict[str, Any]] = []
         for name, rate, own in self._compared(kinds, self._value):
-            each = self._each(own)
+            by_institution = self._each(own)
             rows.append(
                 {
                     "mode": name if name != "inverse" else "raw 1/σ²",
@@ -307,9 +309,9 @@ class _Bench:
                     "rate": rate,
                     "values": [self._value(reports) for reports in own],
                     "macro_f1": None,
-                    "institutions": each,
-                    "strict": mean(each[key] for key in strict),
-                    "smallest": each["AAA"],
+                    "institutions": by_institution,
+                    "strict": mean(by_institution[key] for key in strict),
+                    "smallest": by_institution["AAA"],
                 }
             )
         goals = []
@@ -331,18 +333,18 @@ class _Bench:
         """Every attack against every rule, at one ε and one rate; the figure is the mean AUC of the honest."""
         epsilon = self.epsilons[0] if len(self.epsilons) == 1 else MIXED_LOOSE
         rate = 2.0  # the preset's
-        told: list[str | None] = [None, *LIES]
+        lies: list[str | None] = [None, *LIES]
         runs = [
             Run("federated", epsilon, rate, seed, rule=rule, liars=LIARS, attack=attack)
-            for attack in told
+            for attack in lies
             for rule in RULES
             for seed in self.seeds
         ]
-        found = iter(self._perform(runs))
+        all_reports = iter(self._perform(runs))
         rows: list[dict[str, Any]] = []
-        for attack in told:
+        for attack in lies:
             for rule in RULES:
-                own = [next(found) for _ in self.seeds]
+                own = [next(all_reports) for _ in self.seeds]
                 rows.append(
                     {
                         "mode": rule,
@@ -374,7 +376,7 @@ class _Bench:
     # ---- goals and tables
 
     def _goals(self, rows: Sequence[Mapping[str, Any]]) -> list[Goal]:
-        found = []
+        goals = []
         by_key = {(row["mode"], row["epsilon"]): row for row in rows}
         for text in self.study.goals:
             what, *rest = text.split(":")
@@ -385,26 +387,26 @@ class _Bench:
             federated, local, central = (mean(by_key[mode, key]["values"]) for mode in MODES)
             at = f"ε = {'∞' if key is None else f'{key:g}'}"
             if what == "federated-floor":
-                found.append(Goal(self.name, f"{at}: federated ≥ {bound:g}", federated, federated >= bound))
+                goals.append(Goal(self.name, f"{at}: federated ≥ {bound:g}", federated, federated >= bound))
             elif what == "over-local":
                 gain = federated - local
-                found.append(Goal(self.name, f"{at}: federated minus local ≥ {bound:g}", gain, gain >= bound))
+                goals.append(Goal(self.name, f"{at}: federated minus local ≥ {bound:g}", gain, gain >= bound))
             elif what == "central-gap":
                 gap = central - federated
-                found.append(Goal(self.name, f"{at}: central minus federated ≤ {bound:g}", gap, gap <= bound))
+                goals.append(Goal(self.name, f"{at}: central minus federated ≤ {bound:g}", gap, gap <= bound))
             else:
                 value = by_key["federated", key]["institutions"][rest[0]]
-                found.append(Goal(self.name, f"{at}: federated at {rest[0]} ≥ {bound:g}", value, value >= bound))
-        return found
+                goals.append(Goal(self.name, f"{at}: federated at {rest[0]} ≥ {bound:g}", value, value >= bound))
+        return goals
 
 
-def _table(name: str, found: Mapping[str, Any]) -> Table:
+def _table(name: str, results: Mapping[str, Any]) -> Table:
     """Return the figures as a table."""
     if name == "attacks":
-        return _by_attack(found)
+        return _by_attack(results)
     if name == "sums":
-        return sums.table(found)
-    table = Table(title=f"{found['title']}\n{found['metric']} on held-out data; privacy of each {found['unit']}")
+        return sums.table(results)
+    table = Table(title=f"{results['title']}\n{results['metric']} on held-out data; privacy of each {results['unit']}")
     for column in (
         "mode",
         "ε",
@@ -416,9 +418,9 @@ def _table(name: str, found: Mapping[str, Any]) -> Table:
         "institutions",
     ):
         table.add_column(column, justify="left" if column in {"mode", "institutions"} else "right")
-    for row in found["rows"]:
+    for row in results["rows"]:
         values = row["values"]
-        each = " ".join(f"{who} {value:.3f}" for who, value in row["institutions"].items())
+        by_institution = " ".join(f"{who} {value:.3f}" for who, value in row["institutions"].items())
         table.add_row(
             row["mode"],
             "∞" if row["epsilon"] is None and name != "mixed" else f"{row['epsilon'] or 'mixed'}",
@@ -427,51 +429,51 @@ def _table(name: str, found: Mapping[str, Any]) -> Table:
             f"{min(values):.3f} {max(values):.3f}",
             f"{row['last_state']:.3f}" if row.get("last_state") else "",
             f"{mean(row['macro_f1']):.3f}" if row["macro_f1"] else "",
-            each,
+            by_institution,
         )
     return table
 
 
-def _by_attack(found: Mapping[str, Any]) -> Table:
+def _by_attack(results: Mapping[str, Any]) -> Table:
     """Return the rules as rows and the attacks as columns; of several seeds the mean."""
-    table = Table(title=f"{found['title']}\nmean {found['metric']} of the honest on held-out data", padding=0)
+    table = Table(title=f"{results['title']}\nmean {results['metric']} of the honest on held-out data", padding=0)
     table.add_column("rule", no_wrap=True)
     for attack in ("none", *LIES):
         table.add_column(attack, justify="right", min_width=5, overflow="fold")
     for rule in RULES:
-        values = [mean(row["values"]) for row in found["rows"] if row["mode"] == rule]
+        values = [mean(row["values"]) for row in results["rows"] if row["mode"] == rule]
         table.add_row(rule, *(f"{value:.3f}" for value in values))
     return table
 
 
-def _row(mode: str, epsilon: float | None, rate: float, found: Sequence[Reports]) -> dict[str, Any]:
+def _row(mode: str, epsilon: float | None, rate: float, all_reports: Sequence[Reports]) -> dict[str, Any]:
     """Return a row of the study of everything: the mean of each institution's tasks."""
-    each = [_own(reports) for reports in found]
+    own = [_own(reports) for reports in all_reports]
     return {
         "mode": mode,
         "epsilon": epsilon,
         "rate": rate,
-        "values": [mean(values.values()) for values in each],
+        "values": [mean(values.values()) for values in own],
         "macro_f1": None,
-        "institutions": {key: mean(values[key] for values in each) for key in each[0]},
-        "tasks": _tasks(found),
+        "institutions": {key: mean(values[key] for values in own) for key in own[0]},
+        "tasks": _tasks(all_reports),
     }
 
 
 def _own(reports: Reports) -> dict[str, float]:
     """Return for each institution the mean of its tasks' metrics."""
-    found = {}
+    own = {}
     for name, tasks in reports.items():
         values = [report["value"] for report in tasks.values() if report["value"] is not None and report["n"]]
         if values:
-            found[name] = mean(values)
-    return found
+            own[name] = mean(values)
+    return own
 
 
-def _tasks(found: Sequence[Reports]) -> dict[str, float]:
+def _tasks(all_reports: Sequence[Reports]) -> dict[str, float]:
     """Return each task's metric, over the institutions that have it and over seeds."""
     values: dict[str, list[float]] = {}
-    for reports in found:
+    for reports in all_reports:
         for tasks in reports.values():
             for name, report in tasks.items():
                 if report["value"] is not None and report["n"]:

@@ -50,8 +50,8 @@ def _dirichlet(
         for number, part in enumerate(np.split(rows, (shares * len(rows)).astype(np.int64))):
             owner[part] = number
     while (counts := np.bincount(owner, minlength=institutions)).min() < DIGITS_LEAST:
-        given = source.choice(np.flatnonzero(owner == counts.argmax()), DIGITS_LEAST - counts.min(), replace=False)
-        owner[given] = counts.argmin()
+        moved = source.choice(np.flatnonzero(owner == counts.argmax()), DIGITS_LEAST - counts.min(), replace=False)
+        owner[moved] = counts.argmin()
     return owner
 
 

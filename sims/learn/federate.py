@@ -117,12 +117,12 @@ def update(ask: Ask, learner: Learner, setting: Setting, states: States) -> dict
             session=learner.session,
         )
     )
-    found = {}
+    sent = {}
     for name in learner.hosted:
         spec = setting.specs[name]
         values = np.frombuffer(answer.updates[name], dtype=spec.integer_type)
-        found[name] = (values, noise_variance(_header(learner, learning, name, engaged), spec))
-    return found
+        sent[name] = (values, noise_variance(_header(learner, learning, name, engaged), spec))
+    return sent
 
 
 def _lied(
@@ -142,16 +142,16 @@ def _lied(
         learners = [replace(learner, lot=MIN_LOT / 1000, noises=loud) for learner in learners]
     for index, (name, spec) in enumerate(setting.specs.items()):
         liars = [place for place, learner in enumerate(learners) if learner.name in lying and name in learner.hosted]
-        told = [each[name] for each in updates if name in each]
-        if not liars or len(told) < 2:
+        honest_updates = [each[name] for each in updates if name in each]
+        if not liars or len(honest_updates) < 2:
             continue
         headers = [_header(learners[place], setting.learning, name, _engaged(learners[place], setting))
                    for place in liars]  # fmt: skip
         variances = [noise_variance(header, spec) for header in headers]
         stage = Stage(
             spec,
-            np.stack([values for values, _ in told]).astype(np.float64),
-            [*(variance for _, variance in told), *variances],
+            np.stack([values for values, _ in honest_updates]).astype(np.float64),
+            [*(variance for _, variance in honest_updates), *variances],
             [norm_bounds(header, spec) for header in headers],
             (number, index),
         )

@@ -32,8 +32,10 @@ class Stage:
     def sent(self, lie: Vectors, liar: int) -> Integers:
         """Return a lie as an update that the protocol accepts."""
         low, high = self.bounds[liar]
-        found: Integers = attacks.within(lie, low, high, 2 ** (self.spec.width - 1) - 1).astype(self.spec.integer_type)
-        return found
+        integers: Integers = attacks.within(lie, low, high, 2 ** (self.spec.width - 1) - 1).astype(
+            self.spec.integer_type
+        )
+        return integers
 
     def harm(self, attack: attacks.Attack) -> Vectors:
         """Return the attack at the strength that shifts this rule's result farthest, as it would be sent."""

@@ -9,7 +9,7 @@ from typing import Any
 from ...crypto.extras import extra
 
 
-def draw(name: str, found: Mapping[str, Any], path: Path) -> None:
+def draw(name: str, results: Mapping[str, Any], path: Path) -> None:
     """Write a PNG: the metric against ε for each mode with every seed, or by institution if there is one ε."""
     with extra("plots"):  # a second that other benchmarks need not wait
         import matplotlib as mpl  # noqa: PLC0415
@@ -18,7 +18,7 @@ def draw(name: str, found: Mapping[str, Any], path: Path) -> None:
         from matplotlib import pyplot as plt  # noqa: PLC0415
 
     figure, axes = plt.subplots(figsize=(8, 4.5))
-    rows = found["rows"]
+    rows = results["rows"]
     if len({row["epsilon"] for row in rows}) > 1:
         order = sorted({row["epsilon"] or inf for row in rows})
         for mode in dict.fromkeys(row["mode"] for row in rows):
@@ -35,8 +35,8 @@ def draw(name: str, found: Mapping[str, Any], path: Path) -> None:
             values = [row["institutions"].get(each, 0.0) for each in names]
             axes.bar([place + number * width for place in range(len(names))], values, width, label=row["mode"])
         axes.set_xticks([place + 0.4 for place in range(len(names))], names, rotation=30, ha="right")
-    axes.set_ylabel(found["metric"])
-    axes.set_title(f"{name}: {found['title']}", fontsize=9)
+    axes.set_ylabel(results["metric"])
+    axes.set_title(f"{name}: {results['title']}", fontsize=9)
     axes.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)

@@ -75,7 +75,7 @@ def perform(
     budget = None if run.epsilon is None else Budget(run.epsilon, DELTA, rounds, 0)
     specs, learning = charter_parts(recipe, budget, min_updates=1, rule=run.rule, base_seed=seed)
     drawn = _Drawn(specs, learning, seed)
-    found: dict[str, dict[str, Any]] = {}
+    by_institution: dict[str, dict[str, Any]] = {}
     for group in groups:
         learners = [
             _learner(worker, ground, name, folders, run, drawn, least_lot * students)
@@ -94,8 +94,8 @@ def perform(
                 for name, folders in everybody.values()
             ]
         honest = [learner for learner in learners if learner.name not in run.liars]
-        found |= _judged(worker, honest, states, last, run)
-    return found
+        by_institution |= _judged(worker, honest, states, last, run)
+    return by_institution
 
 
 def _judged(
@@ -105,13 +105,13 @@ def _judged(
     if _private(run):
         for learner in learners:
             personalise(worker.ask, learner, states)
-    found: dict[str, dict[str, Any]] = {}
+    by_institution: dict[str, dict[str, Any]] = {}
     for learner in learners:
-        found[learner.name] = dict(evaluate(worker.ask, learner, states, split))
+        by_institution[learner.name] = dict(evaluate(worker.ask, learner, states, split))
         ends = {} if run.tune else evaluate(worker.ask, learner, last, split)
         for task, report in ends.items():
-            found[learner.name][task]["last"] = report
-    return found
+            by_institution[learner.name][task]["last"] = report
+    return by_institution
 
 
 def _private(run: Run) -> bool:
@@ -159,10 +159,10 @@ def _open(
     """Open the learner's session, or give an open one these specs; return how many students it trains on."""
     key = (learner.name, run.tune)
     # A simulation, labelled so: its sampling and noise are a function of the run.
-    told = (
+    label = (
         f"{ground.name} {learner.name} {run.mode} {run.epsilon} {run.rate} {run.weights} {run.gaps_filled} {run.seed}"
     )
-    number = int.from_bytes(sha256(told.encode()).digest()[:7])
+    number = int.from_bytes(sha256(label.encode()).digest()[:7])
     if learner.session in worker.opened:
         worker.ask(Respec(tuple(drawn.specs), drawn.learning, drawn.seed, number, learner.session))
     else:
@@ -191,23 +191,28 @@ def _stricter(
     return replace(learner, noises=noises)
 
 
-def with_private(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def with_private(by_institution: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the reports of the shared model with each institution's private components."""
     return {
-        name: {task: r["personal"] for task, r in tasks.items() if r.get("personal")} for name, tasks in found.items()
+        name: {task: r["personal"] for task, r in tasks.items() if r.get("personal")}
+        for name, tasks in by_institution.items()
     }
 
 
-def with_last(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def with_last(by_institution: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the reports of the shared model's last state."""
-    return {name: {task: r["last"] for task, r in tasks.items() if r.get("last")} for name, tasks in found.items()}
+    return {
+        name: {task: r["last"] for task, r in tasks.items() if r.get("last")} for name, tasks in by_institution.items()
+    }
 
 
-def figure(found: Mapping[str, Mapping[str, Any]], task: str, metric: str, counted: Any, *, pooled: bool) -> float:
+def figure(
+    by_institution: Mapping[str, Mapping[str, Any]], task: str, metric: str, counted: Any, *, pooled: bool
+) -> float:
     """Return the mean of a task's metric over the counted institutions, or over their records."""
     pairs: list[tuple[float, int]] = [
         (report[task]["metrics"][metric], report[task]["records"])
-        for name, report in found.items()
+        for name, report in by_institution.items()
         if counted(name) and task in report and report[task]["metrics"].get(metric) is not None
     ]
     if pooled:

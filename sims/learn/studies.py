@@ -182,14 +182,14 @@ def everything(rate: float, students: float) -> Recipe:
 
 def all_institutions(data: Path, work: Path) -> Institutions:
     """Seven modules of OULAD, two groups of SciEntsBank modules, Beetle, two schools with handwriting and speech."""
-    found = dict(_import("oulad", "oulad", Options(by="module"))(data, work))
-    found |= _import("sra", "sra", Options(by="group"))(data, work)
+    folders = dict(_import("oulad", "oulad", Options(by="module"))(data, work))
+    folders |= _import("sra", "sra", Options(by="group"))(data, work)
     drawn = _import("omniglot", "omniglot_small", Options(unit="record"))(data, work)
     spoken = _import("fsdd", "fsdd", Options(unit="record"))(data, work)
     for number in (1, 2):
         name = f"institution-{number}"
-        found[f"school-{number}"] = (*drawn[name], *spoken[name])
-    return found
+        folders[f"school-{number}"] = (*drawn[name], *spoken[name])
+    return folders
 
 
 def holds(folders: Sequence[Path]) -> tuple[set[str], set[str]]:

@@ -68,9 +68,9 @@ def _rows(
     seeds: Sequence[int],
     epsilons: Sequence[float | None],
 ) -> list[dict[str, Any]]:
-    found: Recipe = RECIPES[source]
-    part = parts.statistic(found.tasks[0], found.modalities, architecture)
-    recipe = replace(found, parts=(*found.parts, part), students=found.students / len(institutions))
+    recipe: Recipe = RECIPES[source]
+    part = parts.statistic(recipe.tasks[0], recipe.modalities, architecture)
+    recipe = replace(recipe, parts=(*recipe.parts, part), students=recipe.students / len(institutions))
     seed = sha256(f"sums {source}".encode()).digest()
     specs, learning = charter_parts(recipe, None, min_updates=1, base_seed=seed)
     spec = next(spec for spec in specs if spec.is_statistic)
@@ -146,12 +146,12 @@ def _value(
     return math.nan if value is None else value
 
 
-def table(found: Mapping[str, Any]) -> Table:
+def table(results: Mapping[str, Any]) -> Table:
     """Return the figures as a table."""
-    shown = Table(title=f"{found['title']}\n{found['metric']} on held-out data; privacy of each {found['unit']}")
+    shown = Table(title=f"{results['title']}\n{results['metric']} on held-out data; privacy of each {results['unit']}")
     for column in ("head", "ε", "mean", "least and greatest of seeds", "numbers", "seconds of a release"):
         shown.add_column(column, justify="left" if column == "head" else "right")
-    for row in found["rows"]:
+    for row in results["rows"]:
         values = row["values"]
         shown.add_row(
             row["mode"],

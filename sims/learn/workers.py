@@ -46,7 +46,7 @@ def share(
     waiting: queue.Queue[tuple[int, Callable[[LearnerWorker], T]]] = queue.Queue()
     for item in enumerate(jobs):
         waiting.put(item)
-    found: dict[int, T] = {}
+    results: dict[int, T] = {}
     errors: list[BaseException] = []
 
     def work(worker: LearnerWorker) -> None:
@@ -56,7 +56,7 @@ def share(
             except queue.Empty:
                 return
             try:
-                found[number] = job(worker)
+                results[number] = job(worker)
                 done()
             except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
                 errors.append(error)
@@ -68,4 +68,4 @@ def share(
         thread.join()
     if errors:
         raise errors[0]
-    return [found[number] for number in range(len(jobs))]
+    return [results[number] for number in range(len(jobs))]

@@ -32,8 +32,8 @@ class Relays:
         """Close what leads from one part to another, and let nothing new through."""
         with self._lock:
             self._parts = parts
-            for pair, (one, other) in self._open.items():
-                if self._is_parted(one, other):
+            for pair, (first, second) in self._open.items():
+                if self._is_parted(first, second):
                     _shut(*pair)
 
     def heal(self) -> None:
@@ -50,8 +50,8 @@ class Relays:
             for pair in self._open:
                 _shut(*pair)
 
-    def _is_parted(self, one: int, other: int) -> bool:
-        return any((one in part) is not (other in part) for part in self._parts)
+    def _is_parted(self, first: int, second: int) -> bool:
+        return any((first in part) is not (second in part) for part in self._parts)
 
     def _accept(self, node: int, port: int) -> None:
         with suppress(OSError):  # the listener is closed: it is over
@@ -96,6 +96,6 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 def _shut(*sockets: socket.socket) -> None:
-    for one in sockets:
+    for endpoint in sockets:
         with suppress(OSError):  # it is shut already
-            one.shutdown(socket.SHUT_RDWR)
+            endpoint.shutdown(socket.SHUT_RDWR)

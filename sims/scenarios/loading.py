@@ -150,7 +150,7 @@ def _event(table: toml.Table, count: int, rounds: int) -> Event:
     for key, check in action.keys.items():
         if key in table.raw or key in action.needs:
             more[key] = table.take(key, check)
-    table.known |= dict.fromkeys(action.keys)
+    table.accepted |= dict.fromkeys(action.keys)
     table.done()
     return Event(do, node, at if at[0] >= 0 else None, after, delay, lasts if lasts[0] > 0 else None, until, more)
 

@@ -144,9 +144,9 @@ def _sound(before: Scenario, after: Scenario, promise: str) -> bool:
     return not fewer_rounds and not kinds & causes and (happened or replace(before, expect=after.expect) == after)
 
 
-def _is_calmer(one: NetworkConditions, other: NetworkConditions) -> bool:
+def _is_calmer(candidate: NetworkConditions, current: NetworkConditions) -> bool:
     def troubles(network: NetworkConditions) -> tuple[float, ...]:
         late = network.late if network.reorder else (0, 0)
         return (*network.delay, network.loss, network.duplicate, network.reorder, network.spread, *late)
 
-    return all(a <= b for a, b in zip(troubles(one), troubles(other), strict=True))
+    return all(a <= b for a, b in zip(troubles(candidate), troubles(current), strict=True))

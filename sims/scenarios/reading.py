@@ -10,12 +10,12 @@ share = between(0.0, 1.0)
 
 def span(least: int, most: int) -> Callable[[object], tuple[int, int]]:
     """A whole number, or [lowest, highest] between which the seed chooses."""
-    one = whole(least, most)
+    number = whole(least, most)
 
     def check(value: object) -> tuple[int, int]:
         pair = value if isinstance(value, list) else [value, value]
         try:
-            low, high = one(pair[0]), one(pair[-1])
+            low, high = number(pair[0]), number(pair[-1])
         except (ValueError, IndexError):
             low, high = 1, 0
         if len(pair) != 2 or low > high:

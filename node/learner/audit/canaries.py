@@ -143,11 +143,11 @@ def mechanism_of(
 
 def crowd(canaries: int, records: int, modalities: Sequence[str], tasks: Sequence[str], signs: Floats) -> Batch:
     """Return the canaries [m]: student i has feature i alone, alike in all their records, and labels ±FAR."""
-    one = torch.eye(canaries)[:, None, None, :].expand(canaries, records, 1, canaries)
+    one_hot = torch.eye(canaries)[:, None, None, :].expand(canaries, records, 1, canaries)
     there = torch.ones(canaries, records, 1, dtype=torch.bool)
     labels = torch.from_numpy((FAR * signs).astype(np.float32)).view(-1, 1, 1).expand(canaries, records, 1)
     weights = torch.full((canaries, records), 1.0 / records)
-    return Batch(weights, dict.fromkeys(modalities, (one, there)), dict.fromkeys(tasks, labels))
+    return Batch(weights, dict.fromkeys(modalities, (one_hot, there)), dict.fromkeys(tasks, labels))
 
 
 def disguised(base: Batch, tasks: Sequence[Task], count: int, source: Randomness) -> Batch:

@@ -75,7 +75,7 @@ def paced(seen: Observed, node: Node, put: ev.PutBlock) -> None:
     for name, number in ((close.component, close.round) for close in put.block.close):
         if (name, number) not in seen.closed:
             honest = seen.cluster.honest()
-            waited = sum(rested(seen, peer, name, number, known=True) for peer in honest)
+            waited = sum(rested(seen, peer, name, number, close_known=True) for peer in honest)
             liars = len(seen.cluster.nodes) - len(honest)
             if (seen.cluster.charter.rules.pace or number == 1) and waited < seen.needed(
                 len(seen.cluster.nodes)
@@ -84,12 +84,12 @@ def paced(seen: Observed, node: Node, put: ev.PutBlock) -> None:
         seen.closed.setdefault((name, number), {}).setdefault(node.index, node.now)
 
 
-def rested(seen: Observed, node: Node, name: str, number: int, *, known: bool = False) -> bool:
-    """Whether the round before closed long enough ago for a node; `known`: False if it never saw that close."""
+def rested(seen: Observed, node: Node, name: str, number: int, *, close_known: bool = False) -> bool:
+    """Whether the round before closed long enough ago for a node; `close_known`: False if it never saw that close."""
     spec = seen.cluster.charter.component(name)
     if number == 1:
         return node.now >= 1000 * seen.cluster.charter.rules.start - CLOCK_GRAIN
     since = seen.closed.get((name, number - 1), {}).get(node.index)
-    if since is None or (spec is not None and spec.is_statistic and not known):
-        return not known
+    if since is None or (spec is not None and spec.is_statistic and not close_known):
+        return not close_known
     return node.now - since >= seen.cluster.charter.rules.pace - CLOCK_GRAIN
