@@ -119,7 +119,7 @@ def of_request(home: "Home", scope: "Mapping[str, Any]") -> "CostToOthers":
             named = not scope["components"] or component in scope["components"]
             return named and (not scope["first"] or scope["first"] <= number <= scope["last"])
 
-        return views.cost_to_others(context, covered)
+        return views.cost_to_others(context, covered, scope["components"])
 
     return from_store(home, read)
 

@@ -214,7 +214,7 @@ def _show_leaves(out: "Console", result: dict[str, Any], count: int) -> None:
     a_day += (
         f", {size(result['bytes_planned_rounds'])} in the {result['planned_rounds']} planned rounds. Beyond these it"
         f" goes on {'while ε lasts' if bounded else 'until it is paused'}. A withdrawal opens rounds of its own:"
-        f" {size(result['bytes_recovery_rounds'])} each time"
+        f" at most {size(result['bytes_recovery_rounds'])} each time"
     )
     others = "" if count < 2 else f" Up to {counted(count - 1, 'member')} may fetch it here."
     prose(

@@ -1,7 +1,7 @@
 """Withdrawals: agreed, refolded, certified, erased; and what one costs the other members."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from ...consensus.components import Entry
@@ -67,10 +67,11 @@ def scheduled_notes(context: Context) -> list[Note]:
     ]
 
 
-def cost_to_others(context: Context, covered: Covered) -> CostToOthers:
+def cost_to_others(context: Context, covered: Covered, about: Collection[str] = ()) -> CostToOthers:
     """Return what each other member computes again and fetches after a withdrawal that takes the `covered` updates.
 
-    Every state from the first round with such an update on is folded again, from the updates that are left.
+    Every state from the first round with such an update on is folded again, from the updates that are left. Recovery
+    rounds are those of the components that it is `about`, of all if it names none.
     """
     refold: list[RefoldCost] = []
     recovery = 0
@@ -82,7 +83,7 @@ def cost_to_others(context: Context, covered: Covered) -> CostToOthers:
             size = sum(entry.size for entry in left)
             refold.append({"component": name, "rounds": len(again), "updates": len(left), "bytes": size})
         spec = context.charter.component(name)
-        if spec is not None and not spec.is_statistic:
+        if spec is not None and not spec.is_statistic and (not about or name in about):
             last = next((r.entries for r in reversed(component.rounds) if r.entries), ())
             recovery += RECOVERY_ROUNDS * sum(entry.size for entry in last)
     others = len(context.ledger.members) - (context.me in context.ledger.members)

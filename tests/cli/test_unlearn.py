@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from collegium.cli import deletion_receipts
+from collegium.cli import deletion_receipts, removal
 from collegium.crypto.identity import Identity
 from collegium.crypto.keyfile import seal
 from collegium.node.home import Home, keys
@@ -329,6 +329,9 @@ def test_the_price_is_named_where_nobody_can_be_asked(run: "Run", home: Home, mo
     assert "Each of the 3 other members folds 4 rounds of head/task0 again (" in answer.err
     one = run("unlearn", "request", "--component", "head/task0", "--rounds", "3..4", "--home", home.root)
     assert "Each of the 3 other members folds 2 rounds of head/task0 again (" in one.err
+    other = {"components": ["head/other"], "first": 0, "last": 0, "updates": []}
+    assert removal.of_request(home, other)["recovery_bytes"] == 0, "rounds are opened where something is withdrawn"
+    assert removal.of_request(home, other | {"components": ["head/task0"]})["recovery_bytes"] > 0
     assert "Give --yes to confirm. Nothing was done." in answer.err
 
 
