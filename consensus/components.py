@@ -35,7 +35,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Round:
-    """A closed round: the list of updates to fold, sorted by author, and f at its closing.
+    """A closed round: the list of updates to fold, sorted by author, f at its closing, and its rule.
+
+    `rule` is empty unless an amendment set it: then the component's spec has the rule.
 
     `chain` is the running digest of the frozen lists up to and including this one. The state after this round is a
     function of them only, so `chain` identifies a stored state under any generation.
@@ -46,6 +48,7 @@ class Round:
     entries: tuple[Entry, ...]
     faults: int
     chain: bytes
+    rule: str = ""
 
     @cached_property
     def updates(self) -> frozenset[bytes]:
@@ -68,6 +71,11 @@ def origin(spec: ComponentSpec) -> State:
     return np.zeros(spec.words, dtype=np.int32)
 
 
+def rule_of(spec: ComponentSpec, round_: Round) -> str:
+    """Return the rule by which a round closed: no later amendment reaches it (G10)."""
+    return round_.rule or spec.rule
+
+
 def taken(spec: ComponentSpec, round_: Round) -> tuple[list[Entry], int]:
     """Return the entries of a round that the component's rule uses, and f'; none if the round is the identity.
 
@@ -76,7 +84,7 @@ def taken(spec: ComponentSpec, round_: Round) -> tuple[list[Entry], int]:
     """
     if spec.is_statistic:
         return list(round_.entries), 0
-    entries = [entry for entry in round_.entries if spec.rule == "mean" or entry.staleness == 0]
+    entries = [entry for entry in round_.entries if rule_of(spec, round_) == "mean" or entry.staleness == 0]
     faults = min(round_.faults, rules.faults(len(entries)))
     return (entries, faults) if len(entries) >= max(1, 2 * faults + 1) else ([], 0)
 
@@ -94,7 +102,8 @@ def fold_round(
         for entry in round_.entries:
             total += values(entry)
         return words(total), 0
-    rule = None if spec.rule == "mean" else robust.RULES[spec.rule]  # the mean takes weights
+    name = rule_of(spec, round_)
+    rule = None if name == "mean" else robust.RULES[name]  # the mean takes weights
     entries, faults = taken(spec, round_)
     if not entries:
         return state, 0

@@ -3,8 +3,8 @@
 **Why a fold.** Members never send each other their ledger state. They agree on a list of blocks (agreement.py), and
 each member computes the state alone:
 
-    state(0) = genesis(charter)
-    state(h) = fold_block(charter, state(h - 1), block h, the records of block h)
+    state(0) = genesis(the founding charter)
+    state(h) = fold_block(state(h - 1), block h, the records of block h)
 
 The function is pure: the result depends on the arguments and on nothing else. Equal blocks therefore give equal
 states, and agreement on blocks is agreement on all their consequences: members, hosts, closed rounds, withdrawals.
@@ -46,6 +46,7 @@ All transition rules are here. Within one block, in this order:
                 are the members that offer it (those of a statistic at any time: a late member contributes late)
     6 close     eligible updates freeze into the next round; then the hosts of the next round freeze
     7 certify   a quorum of a component's active hosts attests one digest
+    8 amend     an amendment that passed in step 3 is in force from the next block on; pending updates are judged by it
 
 The members after a block decide the next one: its header names them.
 
@@ -61,11 +62,13 @@ from typing import assert_never
 from ..crypto.errors import LocalProtocolError, RemoteProtocolError
 from ..crypto.merkle import leaf_hash
 from ..protocol import schema
+from ..protocol.amendment import amended
 from ..protocol.blocks import Block, Close, Head
 from ..protocol.charter import Charter
 from ..protocol.membership import ACTIONS, Ballot, Motion
 from ..protocol.records import (
     BODY_LIMIT,
+    GENESIS,
     Attest,
     Body,
     Evidence,
@@ -80,6 +83,7 @@ from ..protocol.records import (
 from ..protocol.signing import Signed, open_signed
 from ..protocol.update import UpdateHeader, check_header
 from . import membership, rules, trainers, withdrawal
+from .components import Round, chained
 from .cut import check_cut, check_evidence, order
 from .ledger import ComponentLedger, Ledger, Pending, Refusal, Withdrawn, members_digest
 from .membership import Outcome, Roll
@@ -91,7 +95,6 @@ from .summary import state_digest
 class _Draft:
     """A block's ledger while its records are applied one by one, and the consequences that follow after all of them."""
 
-    charter: Charter
     before: Ledger
     trusted: bool
     heads: dict[bytes, tuple[int, bytes]]
@@ -103,6 +106,10 @@ class _Draft:
     withdrawing: Counter[bytes] = field(default_factory=Counter)
 
     @property
+    def charter(self) -> Charter:
+        return self.before.charter
+
+    @property
     def height(self) -> int:
         return self.before.height + 1
 
@@ -112,14 +119,13 @@ class _Draft:
         return replace(self.before, heads=self.heads, components=self.components)
 
 
-def apply_records(
-    charter: Charter, ledger: Ledger, records: Sequence[Signed[Record]], *, trusted: bool = False
-) -> Ledger:
+def apply_records(ledger: Ledger, records: Sequence[Signed[Record]], *, trusted: bool = False) -> Ledger:
     """Apply a block's records (steps 1 to 5 above); `records` are in ledger order and passed check_cut.
 
     `trusted` skips the signatures inside update records: for blocks that this node itself decided and stored.
     """
-    draft = _Draft(charter, ledger, trusted, dict(ledger.heads), ledger.offers, dict(ledger.components), ledger.roll)
+    charter = ledger.charter
+    draft = _Draft(ledger, trusted, dict(ledger.heads), ledger.offers, dict(ledger.components), ledger.roll)
     refusals: list[Refusal] = []
     for record in records:
         value = record.value
@@ -185,7 +191,7 @@ def _add_motion(draft: _Draft, record: Signed[Record], body: Motion) -> None:
     withdraws = body.action in membership.WITHDRAWALS
     if withdraws:
         _count_withdrawing(draft, author)
-    membership.check_motion(draft.roll, before.members, before.offers, before.federation, draft.height, author, body)
+    membership.check_motion(draft.roll, before.members, before.offers, before.charter, draft.height, author, body)
     if withdraws and not withdrawal.proposed_withdrawals(
         draft.charter, draft.now, ACTIONS[body.action], body.statement, draft.height, author
     ):
@@ -233,6 +239,7 @@ def _add_update(draft: _Draft, record: Record, body: Update) -> None:
         value.size,
         rules.noise_variance(value, spec),
         acks | earlier.acks if earlier else acks,
+        value,
     )
     others = component.pending if earlier is None else tuple(p for p in component.pending if p is not earlier)
     components[value.component] = replace(component, pending=(*others, pending))
@@ -305,9 +312,8 @@ def _without_members(ledger: Ledger, gone: Collection[bytes]) -> Ledger:
 def _carry_motions(charter: Charter, before: Ledger, ledger: Ledger, height: int) -> Ledger:
     """Apply decided motions one after the other, each to the members that result from the one before."""
     while True:
-        outcome = membership.next_outcome(
-            ledger.roll, ledger.members, ledger.offers, ledger.federation, ledger.fault_model, height
-        )
+        coming = ledger.voted or ledger.charter
+        outcome = membership.next_outcome(ledger.roll, ledger.members, ledger.offers, coming, height)
         if outcome is None:
             return ledger
         motion, taken = outcome.motion, list[Withdrawn]()
@@ -335,6 +341,8 @@ def _carry(ledger: Ledger, outcome: Outcome) -> Ledger:
         case "rekey":
             new = membership.new_key(motion, ledger.federation)
             return _rekeyed(ledger, membership.rekeyed(roll, subject, new, motion, height), subject, new)
+        case "amend":
+            return replace(ledger, voted=amended(ledger.voted or ledger.charter, motion.statement))
         case "suspend":
             return replace(
                 ledger,
@@ -372,8 +380,59 @@ def _rekeyed(ledger: Ledger, roll: Roll, old: bytes, new: bytes) -> Ledger:
     return replace(state, members=tuple(sorted((*state.members, new))), offers=offers, components=components, roll=roll)
 
 
+def _amended(ledger: Ledger) -> Ledger:
+    """Put the amendments of this block in force, for the next one (step 8): no round that closed is touched (G10)."""
+    charter, before = ledger.voted, ledger.charter
+    if charter is None:
+        return ledger
+    components = {
+        name: _under(before, charter, ledger.components.get(name) or ComponentLedger(name), ledger.height)
+        for name in charter.specs
+    }
+    opened = ledger.opened | (charter.specs.keys() - before.specs.keys())
+    return replace(ledger, charter=charter, voted=None, components=components, opened=opened)
+
+
+def _under(before: Charter, charter: Charter, c: ComponentLedger, height: int) -> ComponentLedger:
+    """Return a component under a new charter. An update in flight is judged by the charter at its close.
+
+    Under a recipe that allows less, updates for the open round may be void, and nobody sends two for one round. So a
+    round that counts nothing follows, as after a rewind.
+    """
+    if _tightened(before, charter) and c.name in before.specs and not charter.specs[c.name].is_statistic:
+        skipped = chained([Round(c.round + 1, height, (), 0, GENESIS)], c.chain)
+        c = replace(c, round=c.round + 1, rounds=(*c.rounds, *skipped))
+    pending = tuple(p for p in c.pending if _is_allowed(p.header, charter) and not _is_outdated(charter, c, p))
+    rules, reach = c.rules, c.reach
+    if c.name in before.specs and charter.rule(c.name) != before.rule(c.name):
+        rules = (*rules, (c.round + 1, charter.rule(c.name)))
+    if charter.rules.refold_horizon != before.rules.refold_horizon:
+        reach = max(reach, c.round - before.rules.refold_horizon + 1)
+    if len(pending) == len(c.pending) and rules is c.rules and reach == c.reach:
+        return c
+    # A copy without what `eligible` remembered by the older charter's numbers.
+    return replace(c, pending=pending, rules=rules, reach=reach)
+
+
+def _tightened(before: Charter, charter: Charter) -> bool:
+    """Whether an update that the charter before allowed may be void."""
+    old, new = before.learning, charter.learning
+    return new.steps < old.steps or new.sample_rate < old.sample_rate or new.min_students > old.min_students
+
+
+def _is_allowed(header: UpdateHeader, charter: Charter) -> bool:
+    try:
+        check_header(header, charter)
+    except RemoteProtocolError:
+        return False
+    return True
+
+
+def _is_outdated(charter: Charter, c: ComponentLedger, p: Pending) -> bool:
+    return is_stale(charter, charter.specs[c.name], p.round, c.round)
+
+
 def next_state(
-    charter: Charter,
     ledger: Ledger,
     records: Sequence[Signed[Record]],
     closes: Sequence[Close],
@@ -386,10 +445,10 @@ def next_state(
     """
     if not records and not closes:
         raise RemoteProtocolError("empty", "a block needs at least one record or close")
-    check_cut(charter, ledger, records)
+    check_cut(ledger.charter, ledger, records)
     height = ledger.height + 1
-    state = close_rounds(charter, apply_records(charter, ledger, records, trusted=trusted), closes, height)
-    state = replace(state, height=height)
+    state = close_rounds(ledger.charter, apply_records(ledger, records, trusted=trusted), closes, height)
+    state = _amended(replace(state, height=height))
     heads = {record.value.author: Head(record.value.author, record.value.seq, record.digest) for record in records}
     block = Block(
         federation=ledger.federation,
@@ -405,9 +464,7 @@ def next_state(
     return replace(state, block=block.id), block
 
 
-def fold_block(
-    charter: Charter, ledger: Ledger, block: Block, records: Sequence[Signed[Record]], *, trusted: bool = False
-) -> Ledger:
+def fold_block(ledger: Ledger, block: Block, records: Sequence[Signed[Record]], *, trusted: bool = False) -> Ledger:
     """Fold an agreed or proposed block; its header must equal the recomputed one (G2, G4).
 
     `trusted` first skips the signatures inside update records. An agreed block may hold an inert record with a false
@@ -417,20 +474,18 @@ def fold_block(
     """
     if trusted:
         try:
-            return _fold(charter, ledger, block, records, trusted=True)
+            return _fold(ledger, block, records, trusted=True)
         except RemoteProtocolError:
             pass
-    return _fold(charter, ledger, block, records, trusted=False)
+    return _fold(ledger, block, records, trusted=False)
 
 
-def _fold(
-    charter: Charter, ledger: Ledger, block: Block, records: Sequence[Signed[Record]], *, trusted: bool
-) -> Ledger:
+def _fold(ledger: Ledger, block: Block, records: Sequence[Signed[Record]], *, trusted: bool) -> Ledger:
     if block.height != ledger.height + 1:
         raise RemoteProtocolError("height", f"{block.height} after {ledger.height}")
     if block.prev != ledger.block:
         raise RemoteProtocolError("prev", f"height {block.height} does not follow the agreed block")
-    state, mine = next_state(charter, ledger, order(records), block.close, trusted=trusted)
+    state, mine = next_state(ledger, order(records), block.close, trusted=trusted)
     if mine != block:
         raise RemoteProtocolError("header-differs", f"height {block.height} is not what its records fold to")
     return state

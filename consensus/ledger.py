@@ -10,6 +10,7 @@ from ..crypto.merkle import EMPTY, Frontier
 from ..protocol.blocks import quorum
 from ..protocol.charter import Charter
 from ..protocol.records import GENESIS, MODES, SCOPES, Mode, Offer, Scope, WithdrawalStatement
+from ..protocol.update import UpdateHeader
 from . import membership
 from .components import Entry, Round
 from .membership import Roll
@@ -139,6 +140,7 @@ class Pending:
     size: int
     variance: int
     acks: frozenset[bytes]
+    header: UpdateHeader = field(compare=False)  # to judge it again when the charter changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,11 @@ class Certified:
 
 @dataclass(frozen=True)
 class ComponentLedger:
-    """One component in the ledger: `round` is the last closed one."""
+    """One component in the ledger: `round` is the last closed one.
+
+    `rules`: the rules that amendments set, each with the first round that closes by it. `reach`: the first round that a
+    withdrawal can reach, whatever the refold horizon is now: beyond it bytes were deleted before the horizon grew.
+    """
 
     name: str
     round: int = 0
@@ -163,6 +169,8 @@ class ComponentLedger:
     attests: tuple[tuple[int, int, bytes, bytes], ...] = ()  # (round, its generation, host, digest), sorted
     certified: Certified | None = None
     erasures: tuple[Erasure, ...] = ()
+    rules: tuple[tuple[int, str], ...] = ()
+    reach: int = 1
 
     @property
     def chain(self) -> bytes:
@@ -196,10 +204,13 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The ledger state after a block."""
+    """The ledger state after a block.
 
-    federation: bytes
-    fault_model: str
+    `charter` is in force for the next block: what its rounds close by, and what its records are judged by. `voted` is
+    the one after it, while a block's records are applied that pass an amendment.
+    """
+
+    charter: Charter
     height: int
     block: bytes
     members: tuple[bytes, ...]
@@ -211,6 +222,18 @@ class Ledger:
     roll: Roll = field(default_factory=lambda: Roll({}))
     tree: Frontier = EMPTY
     refusals: tuple[Refusal, ...] = field(default=(), compare=False)  # of the last block only
+    voted: Charter | None = None
+    opened: frozenset[str] = field(default=frozenset(), compare=False)  # components that amendments opened
+
+    @property
+    def federation(self) -> bytes:
+        """The federation id."""
+        return self.charter.federation
+
+    @property
+    def fault_model(self) -> str:
+        """The fault model, which no amendment changes."""
+        return self.charter.rules.fault_model
 
     @property
     def quorum(self) -> int:
@@ -227,10 +250,9 @@ class Ledger:
 
 
 def genesis(charter: Charter) -> Ledger:
-    """Return the ledger before the first block."""
+    """Return the ledger before the first block, from the founding charter."""
     return Ledger(
-        federation=charter.federation,
-        fault_model=charter.rules.fault_model,
+        charter=charter,
         height=0,
         block=GENESIS,
         members=tuple(member.key for member in charter.members),

@@ -7,6 +7,7 @@
               others' vote
     suspend   a silent host is no host until it offers again; it has no vote on that itself
     suspend-training  a host that declares training and sends nothing is no trainer until it offers again; as above
+    amend     the charter changes from the next block on (protocol/amendment.py); all members vote
     withdraw  contributions of a member or former member are withdrawn (withdrawal.py); it has no vote on that itself
     rewind    all states go back to before its contributions; all members vote, because it costs all of them ε
 
@@ -25,13 +26,14 @@ from functools import lru_cache
 from typing import assert_never
 
 from ..crypto.errors import RemoteProtocolError
-from ..protocol import schema
+from ..protocol import amendment, schema
 from ..protocol.blocks import quorum
 from ..protocol.charter import Charter
 from ..protocol.membership import (
     ACTIONS,
     EXPIRY_LIMIT,
     MIN_OPEN,
+    STATEMENT_LIMIT,
     Action,
     Application,
     Ballot,
@@ -186,7 +188,7 @@ def check_motion(
     roll: Roll,
     members: Collection[bytes],
     offering: Mapping[bytes, Offer],
-    federation: bytes,
+    charter: Charter,
     height: int,
     author: bytes,
     motion: Motion,
@@ -200,10 +202,14 @@ def check_motion(
         raise RemoteProtocolError("expiry", f"height {motion.expiry}, proposed at {height}", author)
     if not visible(motion.reason):
         raise RemoteProtocolError("reason", "it has characters that cannot be seen", author)
-    if (action in ("admit", "rekey", *WITHDRAWALS)) != bool(motion.statement):
+    if (action in ("admit", "amend", "rekey", *WITHDRAWALS)) != bool(motion.statement):
         raise RemoteProtocolError("statement", f"to {action}", author)
     if _same_motion(roll, motion) is None and sum(opened.author == author for opened in roll.motions) >= MAX_OPEN:
         raise RemoteProtocolError("quota-motions", f"{MAX_OPEN} are open", author)
+    if action == "amend":
+        amendment.amended(charter, motion.statement)  # raises with the detail, which `obstacle` does not have
+    elif len(motion.statement) > STATEMENT_LIMIT:
+        raise RemoteProtocolError("statement", f"{len(motion.statement)} bytes to {action}", author)
     own = motion.subject == author
     if action == "rekey" and own and len(earlier(roll, author)) >= MAX_KEYS:
         raise RemoteProtocolError("too-many-keys", f"{MAX_KEYS} without the others' vote", author)
@@ -213,7 +219,7 @@ def check_motion(
         raise RemoteProtocolError("self-target", f"to {action}", author)
     if action in (*ABOUT_OTHERS, "rekey", "withdraw") and not own and len(members) < MIN_VOTED:
         raise RemoteProtocolError("too-few-members", f"{len(members)} members cannot decide about one", author)
-    why = obstacle(roll, members, offering, federation, action, motion)
+    why = obstacle(roll, members, offering, charter, action, motion)
     if why:
         raise RemoteProtocolError(why, f"to {action}", author)
 
@@ -222,7 +228,7 @@ def obstacle(
     roll: Roll,
     members: Collection[bytes],
     offering: Mapping[bytes, Offer],
-    federation: bytes,
+    charter: Charter,
     action: Action,
     motion: Motion | OpenMotion,
 ) -> str:
@@ -230,10 +236,12 @@ def obstacle(
 
     Raises RemoteProtocolError.
     """
-    subject = motion.subject
+    subject, federation = motion.subject, charter.federation
     match action:
         case "admit":
             return _no_admission(roll, members, federation, motion)
+        case "amend":
+            return _no_amendment(charter, motion)
         case "withdraw" | "rewind":
             if terms(action, motion.statement, federation).author != subject:
                 return "key-mismatch"
@@ -259,6 +267,16 @@ def _no_rekeying(roll: Roll, federation: bytes, motion: Motion | OpenMotion) -> 
     if statement.author in roll.seats:
         return "known-key"
     return "too-many-seats" if len(roll.seats) >= MAX_SEATS else ""
+
+
+def _no_amendment(charter: Charter, motion: Motion | OpenMotion) -> str:
+    if motion.subject != charter.federation:
+        return "key-mismatch"
+    try:
+        amendment.amended(charter, motion.statement)
+    except RemoteProtocolError as error:
+        return error.reason
+    return ""
 
 
 def _offers_training(offer: Offer) -> bool:
@@ -323,7 +341,7 @@ def add_ballot(roll: Roll, ballot: Ballot, author: bytes) -> Roll:
 def voters(motion: OpenMotion, members: Iterable[bytes]) -> frozenset[bytes]:
     """Return which of the members have a vote on a motion."""
     match motion.action:
-        case "admit" | "rewind":
+        case "admit" | "amend" | "rewind":
             return frozenset(members)
         case "expel" | "leave" | "rekey" | "suspend" | "suspend-training" | "withdraw":
             if motion.author == motion.subject:
@@ -345,13 +363,16 @@ def next_outcome(
     roll: Roll,
     members: Collection[bytes],
     offering: Mapping[bytes, Offer],
-    federation: bytes,
-    fault_model: str,
+    charter: Charter,
     height: int,
 ) -> Outcome | None:
-    """Return the outcome of the first open motion that is decided after the block at `height`; None without one."""
+    """Return the outcome of the first open motion that is decided after the block at `height`; None without one.
+
+    `charter` is the one that will be in force: an amendment that passed in this block voids the others of its number.
+    """
+    fault_model = charter.rules.fault_model
     for motion in roll.motions:
-        why = obstacle(roll, members, offering, federation, motion.action, motion)
+        why = obstacle(roll, members, offering, charter, motion.action, motion)
         if why:
             return Outcome(motion, height, "void", why)
         may, need = voters(motion, members), needed(motion, members, fault_model)

@@ -65,7 +65,7 @@ def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:
     c = ledger.components[name]
     spec = charter.component(name)
     assert spec is not None
-    limit = charter.rules.max_staleness if spec.rule == "mean" else 0
+    limit = charter.rules.max_staleness if charter.rule(name) == "mean" else 0
     need = ledger.host_quorum(c)
     cached = c._eligible.get((limit, need))
     if cached is not None:
@@ -91,9 +91,9 @@ def _in_common(acks: frozenset[bytes], hosts: frozenset[bytes]) -> int:
 
 
 def closable(charter: Charter, ledger: Ledger, name: str) -> bool:
-    """Whether a component has at least `min_updates` eligible updates for its next round."""
+    """Whether a component has a next round, and at least `min_updates` eligible updates for it."""
     spec = charter.component(name)
-    return spec is not None and len(eligible(charter, ledger, name)) >= spec.min_updates
+    return spec is not None and name not in charter.retired and len(eligible(charter, ledger, name)) >= spec.min_updates
 
 
 def possible_authors(charter: Charter, ledger: Ledger, name: str) -> frozenset[bytes]:
@@ -125,7 +125,9 @@ def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], heig
         spec = charter.component(close.component)
         assert spec is not None
         entries = eligible(charter, ledger, close.component)
-        (round_,) = chained([Round(close.round, height, entries, rules.faults(len(entries)), GENESIS)], c.chain)
+        rule = c.rules[-1][1] if c.rules else ""
+        closed = Round(close.round, height, entries, rules.faults(len(entries)), GENESIS, rule)
+        (round_,) = chained([closed], c.chain)
         counted = {entry.author: entry for entry in entries}
         pending = tuple(
             p

@@ -1,7 +1,7 @@
 """A ledger state as canonical bytes, and the digest by which a header names it (G1)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..crypto.errors import RemoteProtocolError
@@ -49,9 +49,25 @@ def summary(ledger: Ledger) -> bytes:
             components,
             [w.summary() for w in ledger.withdrawn],
             list(ledger.expelled),
-            *membership.summary(ledger.roll),
+            *(membership.summary(ledger.roll) or ([[], []] if ledger.charter.number else [])),
+            *_charter(ledger),
         ]
     )
+
+
+def _charter(ledger: Ledger) -> list[object]:
+    """Return the charter in force with what it means for older rounds; empty before the first amendment.
+
+    The bytes, not their digest: whoever has a summary that a cosigned header names has the charter in force as well.
+    """
+    if not ledger.charter.number:
+        return []
+    parts = [
+        [c.name, c.reach, [list(pair) for pair in c.rules]]
+        for _, c in sorted(ledger.components.items())
+        if c.rules or c.reach > 1
+    ]
+    return [ledger.charter.encoded, parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,8 @@ class Summary:
     withdrawn: tuple[Withdrawn, ...]
     successors: Mapping[bytes, bytes]
     names: Mapping[bytes, str]  # of the seats that changed since the charter
+    charter: bytes = b""  # in force, for protocol.amendment.read; empty if it is the founding one
+    rules: Mapping[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)  # set by amendments, by component
 
     @classmethod
     def read(cls, data: bytes, limit: int) -> "Summary":
@@ -91,6 +109,9 @@ class Summary:
             seats = roll[0] if roll else []
             successors = {key: after for key, _, _, _, _, _, after in seats if after}
             names = {key: name for key, name, *_ in seats}
-            return cls(height, summaries, tuple(Withdrawn.read(row) for row in withdrawn), successors, names)
+            charter, changed = (bytes(roll[2]), roll[3]) if len(roll) > 2 else (b"", [])
+            voted = {name: tuple((int(first), str(rule)) for first, rule in pairs) for name, _reach, pairs in changed}
+            taken = tuple(Withdrawn.read(row) for row in withdrawn)
+            return cls(height, summaries, taken, successors, names, charter, voted)
         except (TypeError, ValueError) as error:
             raise RemoteProtocolError("invalid", "not a summary of a ledger") from error

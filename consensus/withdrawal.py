@@ -60,7 +60,7 @@ def placed(charter: Charter, ledger: Ledger, terms: WithdrawalStatement, height:
         terms.first,
         terms.last,
         terms.updates,
-        since=tuple((name, max(1, last - horizon + 1)) for name, last in closed),
+        since=tuple((name, max(ledger.components[name].reach, last - horizon + 1)) for name, last in closed),
     )
     mode = MODES[terms.mode]
     match mode:

@@ -94,11 +94,12 @@ def lines_for(claims: int) -> int:
 
 
 def check_spend_statements(
-    claims: Sequence[Claim], learning: Learning, specs: Sequence[ComponentSpec], *, author: bytes
+    claims: Sequence[Claim], widest_rate: int, specs: Sequence[ComponentSpec], *, author: bytes
 ) -> None:
     """Check that training under the charter can produce these spend statements; it bounds the work to compute ε (G9).
 
-    `specs` are all components of the charter: no training run has less noise than all of them together, or more than
+    `widest_rate` (millionths) is the highest sample rate that the charter ever had, and `specs` are all its components,
+    the retired ones too: a spend statement holds the runs of all times. No training run has less noise than all of them together, or more than
     MAX_NOISE times that of one. Raises RemoteProtocolError("spend-lines" | "spend-events" | "spend-rate" |
     "spend-noise").
     """
@@ -111,7 +112,7 @@ def check_spend_statements(
             ("spend-events", sum(line.count for line in claim.events) <= MAX_EVENTS),
             (
                 "spend-rate",
-                all(d.sample_rate <= learning.sample_rate or d.sample_rate in rates for d in claim.events),
+                all(d.sample_rate <= widest_rate or d.sample_rate in rates for d in claim.events),
             ),
             (
                 "spend-noise",  # no noise: ε is infinite, and needs no computation

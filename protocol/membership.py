@@ -10,27 +10,33 @@ from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 from ..crypto.errors import RemoteProtocolError
 from ..crypto.hashing import digest
+from .amendment import AMENDMENT_LIMIT
 from .charter import CHARTER_LIMIT, Address
 from .names import visible
 from .schema import U63, Between, Bytes32, Name, Size
 
-Action: TypeAlias = Literal["admit", "expel", "leave", "rekey", "rewind", "suspend", "suspend-training", "withdraw"]
+Action: TypeAlias = Literal[
+    "admit", "amend", "expel", "leave", "rekey", "rewind", "suspend", "suspend-training", "withdraw"
+]
 ACTIONS: Mapping[str, Action] = {action: action for action in get_args(Action)}  # by the text on the wire
-STATEMENT_LIMIT = 4096
+STATEMENT_LIMIT = 4096  # of any but an amendment
 MIN_OPEN, EXPIRY_LIMIT = 20, 100_000  # heights that a motion may stay open
 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """A proposal about one key, which is also its author's yes vote. `action` may be unknown here (`ACTIONS`).
+    """A proposal about one key, or about the charter, which is also its author's yes vote.
+
+    `action` may be unknown here (`ACTIONS`).
 
     `statement` is the signed Application (admit) or Rekeying (rekey), the terms of a WithdrawalStatement, unsigned
-    (withdraw, rewind), else empty. It cannot pass after the block at height `expiry`.
+    (withdraw, rewind), an Amendment (amend, whose `subject` is the federation's id), else empty. It cannot pass after
+    the block at height `expiry`.
     """
 
     action: Name
     subject: Bytes32
-    statement: Annotated[bytes, Size(0, STATEMENT_LIMIT)]
+    statement: Annotated[bytes, Size(0, AMENDMENT_LIMIT)]
     reason: Annotated[str, Size(0, 512)]
     expiry: U63
 

@@ -37,6 +37,7 @@ IDLE = {
     "plan-done": "the rounds that it planned to train are over",
     "budget-spent": "its privacy budget is spent, or the rest is kept for rounds after a withdrawal",
     "policy": "its privacy policy does not allow it",
+    "retired": "an amendment of the charter ended its rounds",
     "too-few-students": "it declares fewer students than the charter asks for",
     PAUSED: "it cannot at the moment, and does not say why",
     SILENT: "it was suspended: it declared training, and sent nothing",

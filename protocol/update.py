@@ -225,6 +225,8 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
     spec = specs.get(header.component)
     if spec is None:
         raise RemoteProtocolError("unknown-component", header.component, header.author)
+    if header.component in charter.retired:
+        raise RemoteProtocolError("component-retired", header.component, header.author)
     draw = (1, MILLION) if spec.is_statistic else (learning.steps, learning.sample_rate)
     checks = (
         ("engaged-order", names == sorted(set(names)) and all(name in specs for name in names)),
@@ -258,7 +260,7 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
         if spec.is_statistic and (entry.clip_norm, entry.learning_rate) != (bound.clip_norm, bound.learning_rate):
             raise RemoteProtocolError("recipe-differs", entry.component, header.author)
     noises = {entry.component: entry.noise_multiplier for entry in header.engaged}
-    check_spend_statements(header.claims, learning, charter.components, author=header.author)
+    check_spend_statements(header.claims, charter.widest_rate, charter.components, author=header.author)
     check_claims(
         header.claims,
         learning,

@@ -94,8 +94,13 @@ class Daemon(Protocol):
     """A running node. node/runtime's Runtime is one; tests make others."""
 
     @property
+    def founding(self) -> Charter:
+        """The federation's founding charter."""
+        ...
+
+    @property
     def charter(self) -> Charter:
-        """The federation's charter."""
+        """The charter in force."""
         ...
 
     @property
@@ -186,7 +191,7 @@ def context_of(daemon: Daemon) -> Context:
     """Take what views need, at one moment of the daemon's own thread; the result may be read on another."""
     core = daemon.core
     return Context(
-        charter=daemon.charter,
+        founding=daemon.founding,
         ledger=core.ledger,
         store=daemon.store,
         me=core.me,

@@ -42,7 +42,7 @@ def current(state: NodeState) -> Candidate:
         chains = {author: chain for author in state.ledger.members if (chain := _within_quotas(state, author))}
         new = [record for chain in chains.values() for record in chain]
         commutes = all(record.value.kind in COMMUTING for record in new)
-        ledger = apply_records(state.charter, state.ledger, order(new))
+        ledger = apply_records(state.ledger, order(new))
         inert = {(refusal.author, refusal.seq) for refusal in ledger.refusals}  # a liar can write any number of them
         urgent = any(r.value.kind in URGENT and (r.value.author, r.value.seq) not in inert for r in new)
         candidate = Candidate(height, version, ledger, chains, commutes, urgent)
@@ -66,7 +66,7 @@ def _grown(state: NodeState, last: Candidate) -> Candidate | None:
         new += now[len(before) :]
     if not all(record.value.kind in COMMUTING for record in new):
         return None
-    ledger = apply_records(state.charter, last.state, order(new)) if new else last.state
+    ledger = apply_records(last.state, order(new)) if new else last.state
     return Candidate(last.height, state.pool.version, ledger, chains, True, False)
 
 

@@ -39,6 +39,7 @@ below it only (pyproject.toml, "The rooms of the core"). From the top:
     updates       from a signed header to an update record
     spending      what own updates spent, after a disk was lost
     removals      whether this node contributes, pauses or rests, and what it does after its home forgot who was removed
+    amending      what follows from a charter that changed
     folds, offers, motions, candidates    one subject each; none imports another
     catchup       what this node lacks, and certified states in place of history
     state         NodeState, and `append`, `emit`, `notice`, `refuse`
@@ -51,19 +52,19 @@ peer and goes on (G9). Any other exception is a bug, and is not caught here.
 Reading order: `handle`, `_absorb`, `_advance`, then the room that you need.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import assert_never
 
-from ...consensus.components import origin
 from ...consensus.fold import fold_block
+from ...consensus.ledger import Ledger, genesis
 from ...consensus.rounds import eligible
 from ...crypto.errors import RemoteProtocolError
 from ...crypto.identity import Identity
 from ...protocol.charter import Charter
-from ...protocol.components import state_digest
 from ...protocol.records import GENESIS
 from . import (
+    amending,
     candidates,
     catchup,
     feeds,
@@ -101,11 +102,20 @@ from .timers import (
 _NEXT = ev.TimerFired(NextPiece())
 
 
-def load_node(charter: Charter, identity: Identity, options: Options, snapshot: ev.Snapshot) -> NodeState:
-    """Return a node restored from its disk. The next call is `start_node`."""
-    state = NodeState(charter, identity, options, snapshot)
+def load_node(
+    charter: Charter,
+    identity: Identity,
+    options: Options | Callable[[Ledger], Options],
+    snapshot: ev.Snapshot,
+) -> NodeState:
+    """Return a node restored from its disk, from the founding charter. The next call is `start_node`.
+
+    `options` may depend on the charter in force.
+    """
+    ledger = genesis(charter)
     for stored in snapshot.blocks:
-        state.ledger = fold_block(state.charter, state.ledger, stored.block, stored.records, trusted=True)
+        ledger = fold_block(ledger, stored.block, stored.records, trusted=True)
+    state = NodeState(ledger, identity, options if isinstance(options, Options) else options(ledger), snapshot)
     state.pool.settle(state.ledger.heads)
     for record in snapshot.records:
         if state.pool.add(record, state.ledger.heads, agreed=True):
@@ -121,8 +131,7 @@ def load_node(charter: Charter, identity: Identity, options: Options, snapshot: 
             state.in_flight[header.digest] = updates.own_update(state, header)
     updates.restore_posted(state)
     updates.drop(state)
-    for name in state.held:
-        state.bases[name, 0, 0] = state_digest(name, origin(state.specs[name]))
+    amending.begin(state)
     offers.recall(state)
     pacing.recall(state, snapshot)
     spending.recall_earlier_keys(state, snapshot.blocks)
@@ -135,6 +144,7 @@ def start_node(state: NodeState, now: int) -> list[ev.Effect]:
     state.emit(ev.SetTimer(SyncDue(), state.options.sync_ms), ev.SetTimer(IdleDue(), state.options.idle_ms))
     for name, reason in state.withheld.items():
         state.notice("modality-withheld", "warning", modality=name, reason=reason)
+    amending.tell(state)
     heights.maybe_sign(state)
     _advance(state)
     return state.drain()
@@ -168,6 +178,8 @@ def _absorb(state: NodeState, event: ev.Event) -> None:
         case ev.PeerDown():
             state.neighbours.discard(event.peer)
             state.progress.more = -PATIENCE
+        case ev.Configured():
+            amending.on_configured(state, event)
         case ev.Readdressed():
             state.options = replace(state.options, addresses=event.addresses)
         case ev.TimerFired():

@@ -13,11 +13,13 @@ from typing import TypeAlias
 
 from ...consensus.components import Round
 from ...protocol.blocks import Block, Certificate
+from ...protocol.charter import Charter
 from ...protocol.claims import DpEvents
 from ...protocol.membership import Action
 from ...protocol.records import Mode, Record, Scope, WithdrawalStatement
 from ...protocol.signing import Signed
 from ...protocol.update import UpdateHeader
+from ..privacy.policy import InForce
 from .timers import Timer
 
 # ---- events
@@ -51,6 +53,16 @@ class Readdressed:
     """This node can be dialled at other addresses now."""
 
     addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """What this node holds under a charter that was amended, as `Options` has it; `policies` are those of `Plan`."""
+
+    hosted: tuple[str, ...]
+    followed: tuple[str, ...]
+    idle: str
+    policies: tuple[InForce, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +263,7 @@ Event: TypeAlias = (
     | PeerUp
     | PeerDown
     | Readdressed
+    | Configured
     | TimerFired
     | BlobStored
     | BlobRefused
@@ -529,6 +542,18 @@ class Notice:
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Amended:
+    """The charter in force is another one: find out what this institution has data for; answer Configured."""
+
+    charter: Charter
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLearner:
+    """Let the learner open the data again for the components that are held now; it answers as at a start."""
+
+
 Effect: TypeAlias = (
     Persist
     | Publish
@@ -542,6 +567,8 @@ Effect: TypeAlias = (
     | Train
     | Evaluate
     | Erase
+    | Amended
+    | OpenLearner
     | Notice
 )
 

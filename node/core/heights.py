@@ -14,7 +14,7 @@ from ...consensus.ledger import Ledger
 from ...crypto.errors import RemoteProtocolError
 from ...protocol.blocks import Block, Certificate, Close, Proposal, Vote
 from ...protocol.records import GENESIS, IDLE, Evidence
-from . import candidates, catchup, motions, offers, pacing, updates
+from . import amending, candidates, catchup, motions, offers, pacing, updates
 from . import events as ev
 from .messages import Kind, message, open_message, wrap
 from .state import NodeState
@@ -135,7 +135,7 @@ def propose(state: NodeState, view: int) -> None:
         return  # in later views any record justifies a block: it ends the height that others have started
     state.ask_view = None
     try:
-        prepared, block = next_state(state.charter, state.ledger, records, closes)
+        prepared, block = next_state(state.ledger, records, closes)
     except RemoteProtocolError as error:
         state.notice("cannot-propose", "error", reason=str(error))
         return
@@ -166,7 +166,7 @@ def _before_closes(state: NodeState, identifier: bytes) -> Ledger:
     """Return the ledger with a proposed block's records, before it closes anything."""
     if identifier not in state.unclosed:
         records = state.prepared[identifier][1]
-        state.unclosed[identifier] = apply_records(state.charter, state.ledger, records)
+        state.unclosed[identifier] = apply_records(state.ledger, records)
     return state.unclosed[identifier]
 
 
@@ -184,7 +184,7 @@ def _settled(state: NodeState, identifier: bytes, block: Block) -> Ledger | None
         if records is None:
             catchup.ask_somebody(state)
             return None
-        ledger = fold_block(state.charter, state.ledger, block, records)
+        ledger = fold_block(state.ledger, block, records)
     except RemoteProtocolError as error:
         del state.judging[identifier]
         state.refuse(error.peer or state.agreement.proposer(state.agreement.view), error)
@@ -200,7 +200,7 @@ def adopt(state: NodeState, block: Block, certificate: Certificate) -> bool:
     if records is None:
         catchup.ask_somebody(state)
         return False
-    state.prepared[block.id] = (fold_block(state.charter, state.ledger, block, records), order(records))
+    state.prepared[block.id] = (fold_block(state.ledger, block, records), order(records))
     _decide(state, block, certificate)
     return True
 
@@ -231,6 +231,7 @@ def _decide(state: NodeState, block: Block, certificate: Certificate) -> None:
     if block.close:
         updates.pull_all(state, state.in_flight.values())  # it may be an active host from now on
     motions.tell(state, before)
+    amending.note(state, before)
     if state.ledger.withdrawn != before.withdrawn:
         state.exhausted = state.unaffordable = ""  # the recovery share of ε is available now
         state.last_run = False
@@ -239,10 +240,9 @@ def _decide(state: NodeState, block: Block, certificate: Certificate) -> None:
             "withdrawn", member=withdrawn.author, height=block.height, mode=withdrawn.mode, scope=withdrawn.scope
         )
     for name, component in state.ledger.components.items():
-        gone = [e for e in before.components[name].erasures if e not in component.erasures]
-        gone += [
-            e for e in component.erasures if e not in before.components[name].erasures and name not in state.hosted
-        ]
+        older = before.components[name].erasures if name in before.components else ()
+        gone = [e for e in older if e not in component.erasures]
+        gone += [e for e in component.erasures if e not in older and name not in state.hosted]
         if gone:
             state.emit(ev.Erase(tuple(sorted({blob for erasure in gone for blob in erasure.blobs}))))
     updates.drop(state, before)

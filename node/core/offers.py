@@ -29,6 +29,8 @@ def own_reason(state: NodeState, name: str) -> Reason | None:
         return Reason(state.idle)
     if not state.contributing:
         return Reason.OFF
+    if name in state.charter.retired:
+        return Reason.RETIRED
     if name not in state.fed:
         return Reason.POLICY
     if state.specs[name].is_statistic:

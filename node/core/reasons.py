@@ -18,6 +18,7 @@ class Reason(StrEnum):
     PLAN_DONE = "plan-done"
     BUDGET_SPENT = "budget-spent"
     POLICY = "policy"
+    RETIRED = "retired"  # by an amendment of the charter
     TOO_FEW_STUDENTS = "too-few-students"
     SILENT = SILENT
     BY_OPERATOR = "by-operator"  # `node pause`
@@ -41,6 +42,7 @@ class Reason(StrEnum):
                 | Reason.PLAN_DONE
                 | Reason.BUDGET_SPENT
                 | Reason.POLICY
+                | Reason.RETIRED
                 | Reason.TOO_FEW_STUDENTS
                 | Reason.SILENT
             ):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ...consensus.agreement import Agreement, Message
 from ...consensus.cut import order
-from ...consensus.ledger import Ledger, genesis
+from ...consensus.ledger import Ledger
 from ...crypto.errors import LocalProtocolError, RemoteProtocolError
 from ...crypto.identity import Identity
 from ...protocol import schema
@@ -91,29 +91,15 @@ class Answers:
 
 
 class NodeState:
-    """One node, from its configuration (`Options`, `Charter`) and its history on disk (`Snapshot`)."""
+    """One node, from its configuration (`Options`), its ledger, and its history on disk (`Snapshot`)."""
 
-    def __init__(self, charter: Charter, identity: Identity, options: Options, snapshot: ev.Snapshot) -> None:
-        self.charter = charter
+    def __init__(self, ledger: Ledger, identity: Identity, options: Options, snapshot: ev.Snapshot) -> None:
         self.identity = identity
         self.me = identity.public_key
-        self.federation = charter.federation
-        self.options = options
-        self.specs = {spec.name: spec for spec in charter.components}
-        policies = options.plan.policies or governing.of_charter(charter)
-        self.policies = {policy.modality: policy for policy in policies}
-        chosen = [name for name in sorted(options.hosted) if name in self.specs]
-        self.withheld = governing.withheld(charter, policies, chosen)
-        self.hosted = governing.admitted(chosen, self.withheld)
-        others = [name for name in sorted(options.followed) if name in self.specs and name not in chosen]
-        self.followed = governing.admitted(others, self.withheld)
-        self.held = tuple(sorted((*self.hosted, *self.followed)))
-        self.idle = options.idle or contributing.barred(options.plan, charter.learning)
-        self.engaged = [] if self.idle else contributing.engaged(options.plan, self.hosted)
-        used = set(governing.used(charter, self.held, self.withheld, self.engaged))
-        self.fed = [name for name in self.engaged if charter.learning.upstream(name) & used]
-        self.ledger = genesis(charter)
-        self.pool = Pool(4 * charter.rules.records_per_height)
+        self.federation = ledger.federation
+        self.ledger = ledger
+        self.pool = Pool(4 * ledger.charter.rules.records_per_height)
+        self.arrange(options)
         self.cached: Candidate | None = None
         self.agreement: Agreement | None = None
         self.neighbours: set[bytes] = set()
@@ -179,6 +165,38 @@ class NodeState:
         self.head = (0, GENESIS)  # of this node's own feed: sequence number, digest
         self.kept_messages: list[tuple[int, bytes]] = list(snapshot.messages)
         self.read_keys: set[bytes] = set()
+
+    @property
+    def charter(self) -> Charter:
+        """The charter in force (G10)."""
+        return self.ledger.charter
+
+    def arrange(self, options: Options) -> None:
+        """Choose what is hosted, followed and trained here, under the charter in force.
+
+        A component that an amendment opened and that this node's own policies rule out is not held here at all; the
+        components that were there before go on without it. Retired components are held, and not trained.
+        """
+        charter = self.ledger.charter
+        self.options = options
+        self.specs = charter.specs
+        self.pool.per_author = 4 * charter.rules.records_per_height
+        policies = options.plan.policies or governing.of_charter(charter)
+        self.policies = {policy.modality: policy for policy in (*governing.of_charter(charter), *policies)}
+        wanted = [name for name in sorted(options.hosted) if name in self.specs]
+        self.refused_here = governing.refused(charter, policies, [*wanted, *options.followed], self.ledger.opened)
+        chosen = [name for name in wanted if name not in self.refused_here]
+        self.withheld = governing.withheld(charter, policies, chosen)
+        self.hosted = governing.admitted(chosen, self.withheld)
+        others = [name for name in sorted(options.followed) if name in self.specs and name not in wanted]
+        others = [name for name in others if name not in self.refused_here]
+        self.followed = governing.admitted(others, self.withheld)
+        self.held = tuple(sorted((*self.hosted, *self.followed)))
+        self.idle = options.idle or contributing.barred(options.plan, charter.learning)
+        open_ = [name for name in self.hosted if name not in charter.retired]
+        self.engaged = [] if self.idle else contributing.engaged(options.plan, open_)
+        used = set(governing.used(charter, self.held, self.withheld, self.engaged))
+        self.fed = [name for name in self.engaged if charter.learning.upstream(name) & used]
 
     @property
     def on_hold(self) -> bool:

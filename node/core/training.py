@@ -40,7 +40,7 @@ def learn(state: NodeState) -> None:
         state.exhausted = "; ".join(state.withheld.values())
         state.notice("training-forbidden", "warning", reason=state.exhausted)
         return
-    names = [name for name in fed if name in state.learner]
+    names = [name for name in fed if name in state.learner and name not in state.charter.retired]
     sums = [name for name in names if state.specs[name].is_statistic and _is_to_contribute(state, name)]
     if sums and not state.unaffordable:  # statistics go first: once, over all students, and they need no state
         state.run = _statistics(state, sums)

@@ -65,6 +65,8 @@ def on_header(state: NodeState, header: Signed[UpdateHeader]) -> None:
         if state.progress.behind(state.ledger.height):
             return
         raise RemoteProtocolError("not-a-member", "the update's author is not a member", value.author)
+    if value.component not in state.specs and state.progress.behind(state.ledger.height):
+        return  # of a component that opened since
     check_header(value, state.charter)
     component = state.ledger.components[value.component]
     key = update_key(value)
@@ -232,12 +234,13 @@ def drop(state: NodeState, before: Ledger | None = None) -> None:
         for entry in round_.entries
     }
     state.counted = counted
+    amended = before is None or before.charter is not state.charter
     gone: set[bytes] = set()
     for key, update in list(state.in_flight.items()):
         value = update.header.value
         if key in counted:
             del state.in_flight[key]
-        elif is_void(state, value, key):
+        elif is_void(state, value, key) or (amended and not is_allowed(state, value)):
             del state.in_flight[key]
             gone.add(value.blob)
     for name, c in before.components.items() if before is not None else ():
@@ -275,6 +278,15 @@ def is_void(state: NodeState, value: UpdateHeader, name: bytes) -> bool:
         or value.author not in state.ledger.members
         or is_barred(state, value.component, value.author, value.round, name)
     )
+
+
+def is_allowed(state: NodeState, value: UpdateHeader) -> bool:
+    """Whether the charter in force allows an update that an older one allowed."""
+    try:
+        check_header(value, state.charter)
+    except RemoteProtocolError:
+        return False
+    return True
 
 
 def is_barred(state: NodeState, component: str, author: bytes, number: int, update: bytes = b"") -> bool:

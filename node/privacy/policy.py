@@ -82,6 +82,27 @@ def withheld(charter: Charter, policies: Sequence[InForce], engaged: Iterable[st
     return dict(sorted(reasons.items()))
 
 
+def refused(
+    charter: Charter, policies: Sequence[InForce], wanted: Iterable[str], opened: Iterable[str]
+) -> dict[str, str]:
+    """Return the components opened by amendment that an own policy rules out here, with the reason, by name.
+
+    No vote changes a member's own policy: it takes no part in what opens against it, and goes on with the rest. A
+    modality under "never", and a component without noise that the data of a modality under "dp" would reach.
+    """
+    voted, reasons, specs = set(opened), dict[str, str](), charter.specs
+    for name in sorted(set(wanted) & voted):
+        for policy in policies:
+            if policy.policy == "dp" and not specs[name].noise_multiplier:
+                if policy.modality in charter.learning.upstream(name):
+                    reasons[name] = (
+                        f"the policy for {policy.modality} is dp ({policy.why[0]}), and {name} carries no noise"
+                    )
+            elif policy.policy == "never" and policy.modality == parse_name(name).modality:
+                reasons[name] = f"the policy for {policy.modality} is never ({policy.why[0]})"
+    return reasons
+
+
 _REMEDY = {
     ("never", "charter"): "The charter says never: only another charter would let these data in.",
     ("never", "jurisdiction"): (

@@ -10,7 +10,7 @@ from math import fsum
 from typing import NotRequired, TypedDict
 
 from ...consensus import membership
-from ...consensus.components import Entry, Round, taken
+from ...consensus.components import Entry, Round, rule_of, taken
 from ...consensus.ledger import NOT_YET, ComponentLedger, Ledger, Withdrawn
 from ...consensus.shares import mean_shares, robust_shares
 from ...crypto.errors import UsageError
@@ -142,7 +142,7 @@ def blame(
         used, faults = taken(spec, round_)
         values = {entry.update: _values(report, spec, round_, entry, data) for entry in round_.entries}
         _count(round_, used, values, part)
-        shares = _shares(spec, used, [values[entry.update] for entry in used], faults)
+        shares = _shares(spec, rule_of(spec, round_), used, [values[entry.update] for entry in used], faults)
         folded += bool(used)
         if shares is not None:
             weighed += 1
@@ -158,7 +158,7 @@ def blame(
     shown.sort(key=lambda m: (-(m["weight_share"] or 0.0), -m["rounds"], str(m["name"]), str(m["key"])))
     return {
         "component": component,
-        "rule": spec.rule,
+        "rule": report.charter.rule(spec.name),
         "round": c.round,
         "generation": c.generation,
         "height": ledger.height,
@@ -167,7 +167,7 @@ def blame(
         "rounds_without_effect": c.round - folded,
         "rounds_weighed": weighed,
         "updates_without_bytes": lacking,
-        "weight_is": WEIGHTS.get(spec.rule, ROBUST_WEIGHT),
+        "weight_is": WEIGHTS.get(report.charter.rule(spec.name), ROBUST_WEIGHT),
         "members": shown,
     }
 
@@ -223,16 +223,18 @@ def _count(
             counted.norm += squared_norm(integers)
 
 
-def _shares(spec: ComponentSpec, used: list[Entry], values: list[Integers | None], faults: int) -> list[float] | None:
+def _shares(
+    spec: ComponentSpec, rule: str, used: list[Entry], values: list[Integers | None], faults: int
+) -> list[float] | None:
     """Return the shares of a round's updates; None if there are none, or bytes that they depend on are missing."""
     if not used:
         return None
     if spec.is_statistic:
         return [1.0] * len(used)
-    if spec.rule == "mean":
+    if rule == "mean":
         return [float(share) for share in mean_shares(used)]
     here = [value for value in values if value is not None]
-    return robust_shares(spec.rule, here, faults) if len(here) == len(values) else None
+    return robust_shares(rule, here, faults) if len(here) == len(values) else None
 
 
 def _from_ledger(report: Report, c: ComponentLedger, notes: Notes, parts: Mapping[bytes, _Part]) -> None:

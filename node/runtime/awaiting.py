@@ -4,6 +4,8 @@ The daemon runs meanwhile, since votes and folds need no data, and restarts by i
 components of a node depend on it.
 """
 
+from collections.abc import Callable
+
 import structlog
 import trio
 
@@ -22,7 +24,7 @@ MIN_BACKOFF, MAX_BACKOFF = 1.0, 60.0
 class DataFolder:
     """The node's data folder: whether it was there at the start, and is there now."""
 
-    def __init__(self, config: Config, charter: Charter) -> None:
+    def __init__(self, config: Config, charter: Callable[[], Charter]) -> None:
         self._config, self._charter = config, charter
         self.missing = missing_data(config)  # at the start: the reason
         self.gone = ""  # the reason why data that were there at the start cannot be read now
@@ -47,7 +49,7 @@ class DataFolder:
             reason = await in_thread(missing_data, self._config)
             if not reason:
                 try:
-                    await in_thread(wanted_components, self._config, self._charter)
+                    await in_thread(wanted_components, self._config, self._charter())
                 except CollegiumError as error:  # half written, say
                     reason = str(error)
                 else:

@@ -1,6 +1,7 @@
 """Component states from node to node: files of the states folder, sent as bulk bytes under names of their own."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -25,22 +26,31 @@ def state_name(component: str, chain: bytes) -> bytes:
     return digest("state-file", component.encode(), chain)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What this node holds under the charter in force: components, their specs, and the refold horizon in rounds."""
+
+    specs: Mapping[str, ComponentSpec]
+    names: Collection[str]
+    horizon: int
+
+
 class Exchange:
     """Serves this node's states, and fetches others'."""
 
-    def __init__(self, states: States, specs: Mapping[str, ComponentSpec], held: Collection[str], horizon: int) -> None:
-        self._states, self._specs, self._held, self._horizon = states, specs, held, horizon
+    def __init__(self, states: States, held: Callable[[], Held]) -> None:
+        self._states, self._held_now = states, held
         self._names: dict[bytes, tuple[str, bytes]] = {}
         self._height = -1
 
     def locate(self, ledger: Ledger, name: bytes) -> tuple[Path, int] | None:
         """Return the file of a requested state, and its size in bytes."""
         if ledger.height != self._height:
-            self._height = ledger.height
+            self._height, held = ledger.height, self._held_now()
             self._names = {
                 state_name(component, chain): (component, chain)
-                for component in self._held
-                for chain in folding.kept(ledger.components[component].rounds, self._horizon)
+                for component in held.names
+                for chain in folding.kept(ledger.components[component].rounds, held.horizon)
             }
         key = self._names.get(name)
         return None if key is None else self._states.find(*key)
@@ -50,7 +60,7 @@ class Exchange:
 
         It is stored only with the certified digest (G1); its size is known before a byte is requested (G9).
         """
-        spec = self._specs[fetch.component]
+        spec = self._held_now().specs[fetch.component]
         size = file_size(spec.words)
         neighbours = network.neighbours()
         for peer in [*(peer for peer in fetch.sources if peer in neighbours), *(neighbours - set(fetch.sources))]:

@@ -22,7 +22,7 @@ from ..scarce import is_scarce
 from ..store.blobs import Blobs
 from ..store.states import States
 from . import folding
-from .exchange import Exchange
+from .exchange import Exchange, Held
 from .notes import Notes
 
 log = structlog.get_logger(__name__)
@@ -36,11 +36,14 @@ class Holdings:
     def __init__(
         self, home: Home, config: Config, core: NodeState, notes: Notes, submit: Callable[[ev.Event], None]
     ) -> None:
-        self.config, self.core, self.charter, self.notes, self.submit = config, core, core.charter, notes, submit
+        self.config, self.core, self.notes, self.submit = config, core, notes, submit
         self.blobs, self.states = Blobs(home.blobs), States(home.states)
-        self._horizon = core.charter.rules.refold_horizon
-        self.exchange = Exchange(self.states, core.specs, core.held, self._horizon)
+        self.exchange = Exchange(self.states, lambda: Held(core.specs, core.held, self._horizon))
         self._pulling: set[bytes] = set()
+
+    @property
+    def _horizon(self) -> int:
+        return self.core.charter.rules.refold_horizon
 
     def state_at(self, name: str, rounds: Sequence[Round], chain: bytes) -> State:
         """Return a component's state after the rounds up to `chain`. Raises MissingBlobsError."""
@@ -79,7 +82,7 @@ class Holdings:
         assert pull.header is not None
         spec = self.core.specs[pull.header.component]
         values = read_payload(self.blobs.get(pull.blob), pull.header, spec)
-        check_norm(values, pull.header, spec, least_lot(self.charter.learning))
+        check_norm(values, pull.header, spec, least_lot(self.core.charter.learning))
 
     async def _fetch(self, pull: ev.Pull) -> bool:
         """Try the likely holders first, then every neighbour; each attempt goes on where the last one stopped."""

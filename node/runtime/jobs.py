@@ -9,6 +9,7 @@ import structlog
 import trio
 
 from ...crypto.errors import UsageError
+from ...protocol.charter import Charter
 from ...protocol.claims import NO_EPSILON
 from ...protocol.components import MILLION
 from ...protocol.update import Declared, Engaged, least_lot, payload, within_norm
@@ -56,7 +57,7 @@ class Jobs:
         submit: Callable[[ev.Event], None],
         missing: str,
     ) -> None:
-        self.home, self.config, self.core, self.charter = home, config, core, core.charter
+        self.home, self.config, self.core = home, config, core
         self.holdings, self.notes, self.exclusion, self.submit = holdings, notes, exclusion, submit
         self._missing = missing
         self._evaluated: ev.Evaluate | None = None
@@ -71,6 +72,11 @@ class Jobs:
             lambda: submit(ev.LearnerLost()),
             missing,
         )
+
+    @property
+    def charter(self) -> Charter:
+        """The charter in force."""
+        return self.core.charter
 
     async def reopen(self) -> None:
         """Restart the learner; its work in progress is discarded."""

@@ -16,7 +16,8 @@ from typing import assert_never
 import structlog
 import trio
 
-from ...crypto.errors import RemoteProtocolError, UnreachableError
+from ...consensus.ledger import Ledger
+from ...crypto.errors import CorruptError, RemoteProtocolError, UnreachableError, UsageError
 from ...crypto.identity import Identity
 from ...protocol.charter import Charter, SignedCharter
 from ..core import events as ev
@@ -61,7 +62,7 @@ class Runtime:
     def __init__(
         self, home: Home, config: Config, charter: Charter, signed: SignedCharter, identity: Identity, store: Store
     ) -> None:
-        self.home, self.config, self.charter, self.signed_charter = home, config, charter, signed
+        self.home, self.config, self.founding, self.signed_charter = home, config, charter, signed
         self.identity, self.store = identity, store
         self.started = time.time()
         self.dropped = 0
@@ -75,34 +76,37 @@ class Runtime:
         self.begins_anew = False  # a new key, or data that came: the daemon restarts with it
         self._nursery: trio.Nursery
         self._turn = trio.Lock()
-        plan = Plan(
-            engage=tuple(config.learning.engage),
-            lot=max(1000, declared_lot(config)),
-            rounds=config.learning.rounds,
-            policies=policies(config, charter),
-        )
-        self.data = DataFolder(config, charter)
+        self.data = DataFolder(config, lambda: self.core.charter)
         missing = self.data.missing
         snapshot = store.snapshot()
         invitation = joining.load(home)
         self.title = "" if invitation is None else invitation.name
-        hosted, followed = (
-            (hosted_without_data(config, charter, snapshot, identity.public_key), ())
-            if missing
-            else wanted_components(config, charter)
-        )
         self.quiet_hours = QuietHours(config.learning.quiet_hours)
-        options = Options(
-            hosted=hosted,
-            followed=followed,
-            addresses=tuple(config.node.advertise)[:8],
-            idle=why_idle(config, charter),
-            quiet=self.quiet_hours.at(datetime.now()),
-            plan=plan,
-            propose_ms=config.timing.propose_ms,
-            idle_ms=config.timing.idle_ms,
-            sync_ms=config.timing.sync_ms,
-        )
+
+        def options(ledger: Ledger) -> Options:
+            hosted, followed = (
+                (hosted_without_data(config, ledger.charter, snapshot, identity.public_key), ())
+                if missing
+                else wanted_components(config, ledger.charter)
+            )
+            plan = Plan(
+                engage=tuple(config.learning.engage),
+                lot=max(1000, declared_lot(config)),
+                rounds=config.learning.rounds,
+                policies=policies(config, ledger.charter),
+            )
+            return Options(
+                hosted=hosted,
+                followed=followed,
+                addresses=tuple(config.node.advertise)[:8],
+                idle=why_idle(config, ledger.charter),
+                quiet=self.quiet_hours.at(datetime.now()),
+                plan=plan,
+                propose_ms=config.timing.propose_ms,
+                idle_ms=config.timing.idle_ms,
+                sync_ms=config.timing.sync_ms,
+            )
+
         self.core = load_node(charter, identity, options, snapshot)
         self._was_member = identity.public_key in self.core.ledger.roll.seats
         self.admission = Admission(self, identity, signed)
@@ -115,6 +119,11 @@ class Runtime:
         self.jobs = Jobs(home, config, self.core, self.holdings, self.notes, self.exclusion, self.submit, missing)
         self.spend_statements = SpendStatements()
         self.dialogue = Dialogue(self.core, store, self._turn, self.submit)
+
+    @property
+    def charter(self) -> Charter:
+        """The charter in force."""
+        return self.core.charter
 
     @property
     def learner(self) -> Learner:
@@ -312,10 +321,28 @@ class Runtime:
                 nursery.start_soon(self.jobs.evaluate, effect)
             case ev.Erase():
                 nursery.start_soon(self._guarded, partial(self.holdings.erase, effect, self.exclusion.forget_manifests))
+            case ev.Amended():
+                nursery.start_soon(self._configure, effect.charter)
+            case ev.OpenLearner():
+                nursery.start_soon(self.jobs.reopen)
             case ev.Notice():
                 getattr(log, effect.level)(effect.event, **effect.fields)
             case _:
                 assert_never(effect)
+
+    async def _configure(self, charter: Charter) -> None:
+        """Find out which components of an amended charter this institution has data for, as at a start."""
+        config = self.config
+        try:
+            if self.data.missing or self.data.gone:
+                raise UsageError("the data folder cannot be read now", "The daemon takes them when it starts again.")
+            hosted, followed = await in_thread(wanted_components, config, charter)
+            in_force = policies(config, charter)
+        except (CorruptError, UsageError) as error:  # what it held before goes on
+            log.error("new components are not taken", reason=error.message, advice=error.advice)
+            return
+        if charter is self.core.charter:  # else a later amendment has asked again
+            self.submit(ev.Configured(hosted, followed, why_idle(config, charter), in_force))
 
     async def _guarded(self, job: Callable[[], Awaitable[None]]) -> None:
         """Run a job: an error about bytes from outside ends the job, an error of this disk the daemon."""

@@ -25,6 +25,7 @@ from ...crypto.errors import RemoteProtocolError, UsageError, VerificationError
 from ...crypto.hashing import sha256
 from ...crypto.merkle import consistency_proof, inclusion_proof, leaf_hash, verify_consistency, verify_inclusion
 from ...protocol import schema
+from ...protocol.amendment import read
 from ...protocol.blocks import Block, quorum
 from ...protocol.charter import Charter
 from ...protocol.components import ComponentSpec, state_digest
@@ -303,7 +304,9 @@ def check(
             raise VerificationError(f"height {at[0]} is not before height {at[1]}", ADVICE)
         listed = (frames.load(CosignedHead, f"head {n}", files.HEAD_LIMIT) for n in range(1, start.heads + 1))
         walk = heads.check(own, listed, at, pins=pins)
-        bytes_ = _Both(_carried(frames, own, claim), data)
+        # Its bytes are held against the header below, with all of the ledger's state.
+        in_force = read(Summary.read(claim.after.summary, LIMIT).charter, own)
+        bytes_ = _Both(_carried(frames, in_force, claim), data)
         frames.end()
         return _hold(own, walk, claim, bytes_)
     except VerificationError as error:
@@ -352,6 +355,7 @@ def _hold(charter: Charter, walk: Walk, claim: Removal, data: _Both) -> Checked:
         raise VerificationError(f"the tree at {after.height} does not append to that at {before.height}", ADVICE)
     then, old = opened(charter, before, claim.before)
     now, new = opened(charter, after, claim.after)
+    earlier, charter = read(then.charter, charter), read(now.charter, charter)
     keys = keys_of(now, claim.member)
     mine = tuple(w for w in now.withdrawn if w.author in keys)
     if not mine:
@@ -362,9 +366,9 @@ def _hold(charter: Charter, walk: Walk, claim: Removal, data: _Both) -> Checked:
     problems: list[str] = []
     components = []
     for name in sorted(now.components):
-        if name not in then.components:
+        if name not in then.components and name in earlier.specs:
             raise VerificationError(f"{name}: unknown-component: it was not there before", ADVICE)
-        gone = _component(charter, now.components[name], now.withdrawn, mine, old[name], new[name], data, problems)
+        gone = _component(charter, now.components[name], now.withdrawn, mine, old.get(name, ()), new[name], data, problems)
         if gone.removed or gone.others or gone.kept:
             components.append(gone)
     return Checked(charter, walk, before, after, claim.member, mine, tuple(components), tuple(problems))
@@ -383,8 +387,10 @@ def opened(charter: Charter, block: Block, state: State) -> tuple[Summary, dict[
     if summary_digest(state.summary) != block.fold:
         raise VerificationError(f"height {block.height}: the ledger state is not the one that the header names", ADVICE)
     claimed = Summary.read(state.summary, LIMIT)
+    in_force = read(claimed.charter, charter)
     lists = {}
     for part in state.lists:
+        voted = claimed.rules.get(part.component, ())
         rounds = [
             Round(
                 r.number,
@@ -394,12 +400,13 @@ def opened(charter: Charter, block: Block, state: State) -> tuple[Summary, dict[
                 ),
                 r.faults,
                 GENESIS,
+                max(((first, rule) for first, rule in voted if first <= r.number), default=(0, ""))[1],
             )
             for r in part.rounds
         ]
         lists[part.component] = chained(rounds, GENESIS)
     if [part.component for part in state.lists] != sorted(claimed.components) or set(lists) - {
-        spec.name for spec in charter.components
+        spec.name for spec in in_force.components
     }:
         raise VerificationError(f"height {block.height}: not every component's lists are there once", ADVICE)
     for name, c in claimed.components.items():

@@ -18,7 +18,7 @@ from ...protocol.blocks import verify_certificate
 from ...protocol.charter import Charter
 from ...protocol.records import GENESIS, Attest, Record, Update, body_of
 from ...protocol.signing import SIGNATURE_SIZE, Signed, open_signed
-from ...protocol.update import UpdateHeader
+from ...protocol.update import UpdateHeader, least_lot
 from ..core.events import StoredBlock
 
 Progress = Callable[[str, int, int], None]  # (what, done, of how many; 0 if unknown)
@@ -69,11 +69,14 @@ class Report:
     out.
 
     `withdrawn` are all withdrawals that there ever were, in the order of the ledger.
+    `least_lot`: the least of all charters in force so far (protocol.update.least_lot): hosts checked an update's norm
+    under the one of its time.
     `active` holds whom it waited for: the hosts that were frozen at the close before it.
     """
 
-    charter: Charter
+    founding: Charter
     ledger: Ledger
+    least_lot: int
     records: int = 0
     signatures: int = 0
     updates: dict[bytes, Counted] = field(default_factory=dict)
@@ -84,6 +87,11 @@ class Report:
     inert: list[Inert] = field(default_factory=list)
     active: dict[tuple[str, int], tuple[bytes, ...]] = field(default_factory=dict)
 
+    @property
+    def charter(self) -> Charter:
+        """The charter in force after the last block."""
+        return self.ledger.charter
+
     def as_map(self) -> dict[str, object]:
         """Return the report as JSON."""
         ledger = self.ledger
@@ -93,6 +101,7 @@ class Report:
             "block": ledger.block.hex(),
             "tree_size": ledger.tree.size,
             "tree_root": ledger.tree.root().hex(),
+            "charter": {"digest": self.charter.digest.hex(), "amendments": self.charter.number},
             "members": [member.hex() for member in ledger.members],
             "expelled": [member.hex() for member in ledger.expelled],
             "membership_changes": len({m for s in ledger.roll.seats.values() for m in (s.motion, s.end)} - {b""}),
@@ -129,7 +138,7 @@ def verify_ledger(
 
     Raises VerificationError naming the height, and the record where it is one, with the reason's stable name.
     """
-    report = Report(charter, genesis(charter))
+    report = Report(charter, genesis(charter), least_lot(charter.learning))
     pins = dict(pins or {})
     for stored in blocks:
         height = report.ledger.height + 1
@@ -165,11 +174,12 @@ def _block(report: Report, stored: StoredBlock, height: int, brief: bool, opened
         if records != order(records):
             raise RemoteProtocolError("order", "the records are not in the order of the ledger")
         # fold_block checks chains, quotas and every signature inside updates, and recomputes the header.
-        report.ledger = fold_block(report.charter, before, stored.block, records)
+        report.ledger = fold_block(before, stored.block, records)
     except (RemoteProtocolError, LocalProtocolError) as error:
         raise VerificationError(f"{where}: {_reason(error)}", ADVICE) from error
     report.records += len(records)
     report.signatures += len(records)
+    report.least_lot = min(report.least_lot, least_lot(report.charter.learning))
     refused = {(refusal.author, refusal.seq): refusal.reason for refusal in report.ledger.refusals}
     for record in records:
         reason = refused.get((record.value.author, record.value.seq))
@@ -184,9 +194,9 @@ def _block(report: Report, stored: StoredBlock, height: int, brief: bool, opened
     if brief:
         return
     for name, component in report.ledger.components.items():
-        for round_ in component.rounds[before.components[name].round :]:
+        for round_ in component.rounds[before.components[name].round if name in before.components else 0 :]:
             report.frozen[name, round_.number] = round_
-            report.active[name, round_.number] = active_hosts(report.charter, before, report.ledger, name)
+            report.active[name, round_.number] = active_hosts(before.charter, before, report.ledger, name)
     if report.ledger.withdrawn is not before.withdrawn:
         report.withdrawn += [withdrawal for withdrawal in report.ledger.withdrawn if withdrawal not in before.withdrawn]
     _note_certificates(report, before)
@@ -219,7 +229,7 @@ def _note_certificates(report: Report, before: Ledger) -> None:
     ledger = report.ledger
     for name, component in ledger.components.items():
         certified = component.certified
-        if certified is None or certified == before.components[name].certified:
+        if certified is None or (name in before.components and certified == before.components[name].certified):
             continue
         key = (certified.round, certified.generation, certified.digest)
         hosts = tuple(h for r, e, h, d in component.attests if (r, e, d) == key and h in component.hosts)

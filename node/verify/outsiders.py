@@ -46,7 +46,7 @@ class Source:
         for height in range(1, until + 1):
             stored = self._block_at(height)
             try:
-                ledger = fold_block(self.charter, ledger, stored.block, stored.records, trusted=True)
+                ledger = fold_block(ledger, stored.block, stored.records, trusted=True)
             except RemoteProtocolError as error:
                 raise CorruptError(f"{self.name} does not fold at height {height}: {error}", RESTORE) from error
             if self.progress is not None:

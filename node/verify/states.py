@@ -10,7 +10,7 @@ from ...consensus.components import Entry, Round, State, fold_round, origin
 from ...consensus.ledger import ComponentLedger
 from ...crypto.errors import RemoteProtocolError, VerificationError
 from ...protocol.components import ComponentSpec, state_digest
-from ...protocol.update import Integers, check_norm, least_lot, read_payload
+from ...protocol.update import Integers, check_norm, read_payload
 from .bytes import Bytes
 from .ledger import Progress, Report
 
@@ -202,7 +202,7 @@ def checked(
         )
     try:
         values = read_payload(frame, counted.header, spec)
-        check_norm(values, counted.header, spec, least_lot(report.charter.learning))
+        check_norm(values, counted.header, spec, report.least_lot)
     except RemoteProtocolError as error:
         raise VerificationError(
             f"{where}: {error.reason}: {error.detail} (blob {entry.blob.hex()})",

@@ -78,7 +78,7 @@ class Context:
     `hosted`, `followed` and `withheld` are those of node/home/policies.py; None: not known.
     """
 
-    charter: Charter
+    founding: Charter
     ledger: Ledger
     store: Store
     me: bytes | None = None
@@ -93,6 +93,11 @@ class Context:
     scheduled: tuple[Scheduled, ...] = ()  # withdrawals of students' updates that are still to come
     unmatched: tuple[str, ...] = ()  # patterns of `engage` in config.toml that match no component
     title: str = ""  # the name in this node's application, if it joined by invitation
+
+    @property
+    def charter(self) -> Charter:
+        """The charter in force."""
+        return self.ledger.charter
 
     def member(self, key: bytes) -> MemberName:
         """Return a member as {"name", "key"}."""
@@ -124,7 +129,7 @@ def offline(charter: Charter, store: Store, **facts: object) -> Context:
     ledger = genesis(charter)
     for stored in snapshot.blocks:
         try:
-            ledger = fold_block(charter, ledger, stored.block, stored.records, trusted=True)
+            ledger = fold_block(ledger, stored.block, stored.records, trusted=True)
         except RemoteProtocolError as error:
             raise CorruptError(
                 f"The database {store.path} does not fold at height {stored.block.height}: {error}",

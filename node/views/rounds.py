@@ -1,7 +1,7 @@
 """Closed rounds: counted and missing hosts, with reasons, and the state's certificate."""
 
 from ...consensus import rules, trainers
-from ...consensus.components import Round
+from ...consensus.components import Round, rule_of
 from ...consensus.fold import fold_block
 from ...consensus.ledger import ComponentLedger, Ledger, genesis
 from ...consensus.rounds import active_hosts
@@ -249,7 +249,7 @@ def _weights(context: Context, component: str, round_: Round) -> list[float | No
     """Return each counted update's share of the mean; None under a robust rule, which weights coordinates apart, and
     for a statistic, where each counts whole."""
     spec = context.charter.component(component)
-    if spec is None or spec.rule != "mean" or not round_.entries:
+    if spec is None or rule_of(spec, round_) != "mean" or not round_.entries:
         return [None] * len(round_.entries)
     weights = rules.mean_weights([e.variance for e in round_.entries], [e.staleness for e in round_.entries])
     return [round(weight / max(1, sum(weights)), 6) for weight in weights]
@@ -258,7 +258,7 @@ def _weights(context: Context, component: str, round_: Round) -> list[float | No
 def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[Missing]:
     """Return the active hosts that a round did not count, from the ledger, if this node did not see it close."""
     before, after = _ledgers_around(context, round_.height)
-    hosts = active_hosts(context.charter, before, after, component)
+    hosts = active_hosts(before.charter, before, after, component)
     frozen = after.components[component].rounds[round_.number - 1]
     spec = context.charter.component(component)
     earlier = before.components[component].rounds if spec is not None and spec.is_statistic else ()
@@ -274,12 +274,12 @@ def _missing_by_ledger(context: Context, component: str, round_: Round) -> list[
 
 
 def _ledgers_around(context: Context, height: int) -> tuple[Ledger, Ledger]:
-    before = ledger = genesis(context.charter)
+    before = ledger = genesis(context.founding)
     for number in range(1, height + 1):
         stored = context.store.block(number)
         if stored is None:
             raise UsageError(f"There is no block {number} here", "Let the node catch up first.")
-        before, ledger = ledger, fold_block(context.charter, ledger, stored.block, stored.records, trusted=True)
+        before, ledger = ledger, fold_block(ledger, stored.block, stored.records, trusted=True)
     return before, ledger
 
 

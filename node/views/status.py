@@ -165,7 +165,7 @@ def components(context: Context) -> list[ComponentShown]:
                 **_glance(context, component),
                 "parameters": spec.dimension,
                 "width_bits": spec.width,
-                "rule": spec.rule,
+                "rule": context.charter.rule(spec.name),
                 "min_updates": spec.min_updates,
                 "noise_multiplier": spec.noise_multiplier / 1_000_000,
                 "clip_norm": spec.clip_norm / 1_000_000,

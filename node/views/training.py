@@ -86,6 +86,7 @@ def meaning(context: Context, why: Reason) -> str:
             | Reason.PLAN_DONE
             | Reason.BUDGET_SPENT
             | Reason.POLICY
+            | Reason.RETIRED
             | Reason.TOO_FEW_STUDENTS
             | Reason.SILENT
         ):

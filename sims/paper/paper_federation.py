@@ -90,7 +90,7 @@ class PaperFederation:
     def decide(self, records: Iterable[Signed[Record]], closes: Sequence[Close] = ()) -> StoredBlock:
         """Agree on the next block."""
         ordered = order(records)
-        state, block = next_state(self.charter, self.ledger, ordered, closes, trusted=True)
+        state, block = next_state(self.ledger, ordered, closes, trusted=True)
         stored = StoredBlock(block, self.certificate(block), tuple(ordered))
         self.ledger = state
         return stored

@@ -67,7 +67,7 @@ class House:
     def say(self, *statements: tuple[Identity, Body], close: tuple[Close, ...] = ()) -> set[str]:
         """Agree on these in one block; return the reasons for which records were refused."""
         records = order(self.record(who, body) for who, body in statements)
-        self.ledger, _ = next_state(self.charter, self.ledger, records, close)
+        self.ledger, _ = next_state(self.ledger, records, close)
         return {refusal.reason for refusal in self.ledger.refusals}
 
     def update(self, who: Identity, name: str, number: int, generation: int | None = None) -> Update:

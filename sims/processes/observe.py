@@ -124,5 +124,5 @@ def fold_ledger(institution: Institution, charter: Charter) -> Ledger:
     """Return the ledger that an institution's stored blocks fold to, every signature in them checked."""
     ledger = genesis(charter)
     for stored in snapshot(institution).blocks:
-        ledger = fold_block(charter, ledger, stored.block, stored.records)
+        ledger = fold_block(ledger, stored.block, stored.records)
     return ledger

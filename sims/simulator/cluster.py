@@ -93,6 +93,7 @@ class Node:
         self.stays_down = False
         self.fails = ""  # why its training fails
         self.hung: list[ev.Train] | None = None  # its learner does not answer: the requests that wait
+        self.lacks: frozenset[str] = frozenset()  # components that it would have no data for
         self.budget: Budget | None = None  # None: its accountant allows every training run
         self.charged: set[int] = set()  # training runs that were taken from it
         self.lie: Lie[Node] | None = None
@@ -134,7 +135,7 @@ class Node:
         self.inbox.clear()
         self.store.now = self.now
         try:
-            self.core = load_node(self.cluster.charter, self.identity, self.options, self.store.snapshot())
+            self.core = load_node(self.cluster.charter, self.identity, self._options, self.store.snapshot())
         except Exception as error:
             raise InvariantError("G8", f"node {self.index} could not start again: {error!r}") from error
         kept = needed(self.core)  # the daemon sweeps as well
@@ -149,6 +150,12 @@ class Node:
                 other.deliver(ev.PeerUp(self.identity.public_key))
         self.deliver(ev.LearnerReady((*self.options.hosted, *self.options.followed)))
         self._act(self.lie)
+
+    def _options(self, ledger: Ledger) -> Options:
+        opened = tuple(name for name in ledger.charter.specs if name not in self.options.hosted)
+        hosted = (*self.options.hosted, *(name for name in opened if name not in self.lacks))
+        self.options = replace(self.options, hosted=hosted)
+        return self.options
 
     def crash(self) -> None:
         """kill -9: everything that was not durable is gone."""
@@ -227,6 +234,10 @@ class Node:
                 self.later(0, _answer(effect, self.budget))
             case ev.Train():
                 self._train(core, effect)
+            case ev.Amended():
+                self.later(0, self._configured(effect))
+            case ev.OpenLearner():
+                self.later(0, ev.LearnerReady((*core.hosted, *core.followed)))
             case ev.Erase():
                 cluster.observer.erased(self, effect)
                 for blob in effect.blobs:
@@ -236,6 +247,13 @@ class Node:
                 cluster.observer.noticed(self, effect)
             case _:
                 assert_never(effect)
+
+    def _configured(self, effect: ev.Amended) -> ev.Configured:
+        """As the daemon does: hold what opened too, as far as there is data for it here."""
+        options, specs = self.options, effect.charter.specs
+        opened = tuple(name for name in specs if name not in options.hosted and name not in self.lacks)
+        self.options = replace(options, hosted=(*options.hosted, *opened))
+        return ev.Configured(self.options.hosted, (), options.idle, options.plan.policies)
 
     def _train(self, core: NodeState, effect: ev.Train) -> None:
         if self.budget is not None and effect.run not in self.charged:

@@ -172,7 +172,7 @@ class Invariants:
         assert node.core is not None
         ledger = genesis(self.cluster.charter)
         for stored in node.store.snapshot().blocks:
-            ledger = fold_block(self.cluster.charter, ledger, stored.block, stored.records)
+            ledger = fold_block(ledger, stored.block, stored.records)
         if ledger != node.core.ledger:
             raise InvariantError("G1", "the incremental ledger is not the fold from scratch")
         for node in nodes:

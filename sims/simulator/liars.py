@@ -256,7 +256,7 @@ def _block_without(node: Node, block: Block, victim: bytes) -> Block | None:
         return None
     kept = [record for record in records if record.value.author != victim]
     try:
-        return next_state(core.charter, core.ledger, kept, block.close)[1]
+        return next_state(core.ledger, kept, block.close)[1]
     except RemoteProtocolError:
         return None
 
@@ -301,7 +301,7 @@ def breaks_chain(node: Node, data: bytes) -> Told | None:
     heads = {core.me: Head(core.me, seq, orphan.digest)} | {h.author: h for h in block.cut if h.author != core.me}
     # Everything else about the header is right: it matches the fold of the records.
     state = close_rounds(
-        core.charter, apply_records(core.charter, core.ledger, order([*kept, orphan])), (), block.height
+        core.charter, apply_records(core.ledger, order([*kept, orphan])), (), block.height
     )
     state = replace(state, height=block.height)
     lie = replace(
@@ -609,7 +609,7 @@ def serves_false_blocks(node: Node, data: bytes) -> list[bytes]:
     records = core.pool.chain(core.me, core.ledger.heads)
     if not records:
         return [data]
-    _, block = next_state(core.charter, core.ledger, order(records), ())
+    _, block = next_state(core.ledger, order(records), ())
     vote = sign(node.identity, Vote(core.federation, core.me, block.height, 0, PRECOMMIT, block.id))
     signatures = (VoteSignature(core.me, vote.signature),) * len(core.ledger.members)
     lies = tuple(DecidedBlock(schema.dump(block), Certificate(0, signatures[:n])) for n in (1, len(signatures)))

@@ -102,8 +102,8 @@ class Book:
 
     def block(self, *records: Signed[Record], close: Sequence[int] = ()) -> Ledger:
         ordered = order(records)
-        state, block = next_state(self.charter, self.ledger, ordered, [Close(T, n) for n in close])
-        assert fold_block(self.charter, self.ledger, block, records) == state
+        state, block = next_state(self.ledger, ordered, [Close(T, n) for n in close])
+        assert fold_block(self.ledger, block, records) == state
         self.ledger = state
         self.blocks.append((block, ordered))
         return state
@@ -176,10 +176,10 @@ def test_any_order_of_arrival_gives_the_same_state(data: st.DataObject) -> None:
         for arrival in (records, shuffled):
             closes = (
                 [Close(T, number)]
-                if closable(book.charter, fold.apply_records(book.charter, before, order(arrival)), T)
+                if closable(book.charter, fold.apply_records(before, order(arrival)), T)
                 else []
             )
-            state, block = next_state(book.charter, before, order(arrival), closes)
+            state, block = next_state(before, order(arrival), closes)
             states.add((state_digest(state), block.id))
         assert len(states) == 1
         book.block(*shuffled, close=[number] if closes else [])
@@ -188,7 +188,7 @@ def test_any_order_of_arrival_gives_the_same_state(data: st.DataObject) -> None:
     for trusted in (False, True):
         ledger = genesis(book.charter)
         for block, other_block in book.blocks:
-            ledger = fold_block(book.charter, ledger, block, data.draw(st.permutations(other_block)), trusted=trusted)
+            ledger = fold_block(ledger, block, data.draw(st.permutations(other_block)), trusted=trusted)
         assert ledger == book.ledger
         assert ledger.tree == book.ledger.tree
 
@@ -259,7 +259,7 @@ def test_cuts_name_what_is_wrong(book: Book) -> None:
     cuts["oversized-record"] = [book.record(book.ids[3], kind="x", raw=bytes(32_000))]  # its fork could not be proved
     for reason, records in cuts.items():
         refuses(reason, check_cut, book.charter, book.ledger, records)
-    refuses("empty", next_state, book.charter, book.ledger, [], [])
+    refuses("empty", next_state, book.ledger, [], [])
     check_cut(book.charter, book.ledger, [first, second, *many[:64]])
     frozen = replace(book.ledger, expelled=(a.public_key,))
     refuses("frozen-feed", check_cut, book.charter, frozen, [first])
@@ -268,8 +268,8 @@ def test_cuts_name_what_is_wrong(book: Book) -> None:
 def test_a_header_that_differs_from_its_records_is_refused(book: Book) -> None:
     """G2, G4."""
     record = book.record(book.ids[0], kind="x")
-    _, block = next_state(book.charter, book.ledger, [record], [])
-    assert fold_block(book.charter, book.ledger, block, [record]).block == block.id
+    _, block = next_state(book.ledger, [record], [])
+    assert fold_block(book.ledger, block, [record]).block == block.id
     wrong = {
         "fold": replace(block, fold=NIL),
         "tree_size": replace(block, tree_size=9),
@@ -279,12 +279,12 @@ def test_a_header_that_differs_from_its_records_is_refused(book: Book) -> None:
         "federation": replace(block, federation=NIL),
     }
     for name, lie in wrong.items():
-        refuses("header-differs", fold_block, book.charter, book.ledger, lie, [record])
+        refuses("header-differs", fold_block, book.ledger, lie, [record])
         assert lie != block, name
-    refuses("height", fold_block, book.charter, book.ledger, replace(block, height=9), [record])
-    refuses("prev", fold_block, book.charter, book.ledger, replace(block, prev=sha256(b"x")), [record])
+    refuses("height", fold_block, book.ledger, replace(block, height=9), [record])
+    refuses("prev", fold_block, book.ledger, replace(block, prev=sha256(b"x")), [record])
     lie = replace(block, close=(Close(T, 1),))
-    refuses("not-closable", fold_block, book.charter, book.ledger, lie, [record])
+    refuses("not-closable", fold_block, book.ledger, lie, [record])
 
 
 # ---- inert records
@@ -342,7 +342,7 @@ def test_a_restart_folds_a_false_ack_as_it_was_decided(book: Book) -> None:
     assert book.reasons() == ["false-ack"]
     ledger = genesis(book.charter)
     for block, records in book.blocks:
-        ledger = fold_block(book.charter, ledger, block, records, trusted=True)
+        ledger = fold_block(ledger, block, records, trusted=True)
     assert ledger == book.ledger
 
 
@@ -354,7 +354,7 @@ def test_acks_from_a_quorum_of_the_active_hosts(book: Book) -> None:
     a, b, c, d = book.ids
     book.block(book.update(a, 1, [a, b]), book.update(b, 1, [a, b, STRANGER]), book.update(c, 1, [a, b, c]))
     assert [e.author for e in eligible(book.charter, book.ledger, T)] == [c.public_key]
-    refuses("not-closable", next_state, book.charter, book.ledger, [book.record(d, kind="x")], [Close(T, 1)])
+    refuses("not-closable", next_state, book.ledger, [book.record(d, kind="x")], [Close(T, 1)])
 
 
 def test_later_acks_add_to_earlier_ones(book: Book) -> None:
@@ -411,11 +411,11 @@ def test_rounds_close_in_their_order_with_enough_updates(book: Book) -> None:
     book.block(book.update(a, 1))
     spare = [book.record(b, kind="x")]
     for close in ([Close(T, 1)], [Close(T, 2)], [Close("head/none", 1)]):
-        refuses("not-closable", next_state, book.charter, book.ledger, spare, close)
+        refuses("not-closable", next_state, book.ledger, spare, close)
     book.heads[b.public_key] = book.ledger.heads[b.public_key]
     book.block(book.update(b, 1), close=[1])
     refuses(
-        "close-order", next_state, book.charter, book.ledger, [book.record(a, kind="x")], [Close(T, 2), Close(T, 2)]
+        "close-order", next_state, book.ledger, [book.record(a, kind="x")], [Close(T, 2), Close(T, 2)]
     )
 
 
@@ -648,7 +648,7 @@ def test_evidence_expels(book: Book) -> None:
     assert a.public_key not in book.component.hosts
     assert [p.author for p in book.component.pending] == [b.public_key]
     assert a.public_key in book.counted()[0]
-    refuses("frozen-feed", next_state, book.charter, book.ledger, [book.record(a, kind="x")], [])
+    refuses("frozen-feed", next_state, book.ledger, [book.record(a, kind="x")], [])
 
 
 def test_double_votes_expel(book: Book) -> None:

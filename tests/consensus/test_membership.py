@@ -59,8 +59,8 @@ class Book:
 
     def block(self, *records: Signed[Record]) -> Ledger:
         ordered = order(records)
-        state, block = next_state(self.charter, self.ledger, ordered, [])
-        assert fold_block(self.charter, self.ledger, block, records) == state
+        state, block = next_state(self.ledger, ordered, [])
+        assert fold_block(self.ledger, block, records) == state
         assert block.members == members_digest(state.members)
         self.ledger = state
         self.blocks.append((block, ordered))
@@ -610,5 +610,5 @@ def test_any_order_of_a_blocks_records_gives_one_state(data: st.DataObject) -> N
             assert all(not book.ledger.roll.seats[key].gone for key in book.ledger.members)
     ledger = genesis(book.charter)
     for block, records in book.blocks:
-        ledger = fold_block(book.charter, ledger, block, data.draw(st.permutations(records)))
+        ledger = fold_block(ledger, block, data.draw(st.permutations(records)))
     assert ledger == book.ledger

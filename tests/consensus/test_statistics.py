@@ -94,8 +94,8 @@ class Book:
     def block(self, *records: Signed[Record], close: bool = False) -> list[str]:
         """Fold a block; return why its records are refused."""
         closes = [Close(NAME, self.component.round + 1)] if close else []
-        state, block = next_state(self.charter, self.ledger, order(records), closes)
-        assert fold_block(self.charter, self.ledger, block, records) == state
+        state, block = next_state(self.ledger, order(records), closes)
+        assert fold_block(self.ledger, block, records) == state
         self.ledger = state
         return [refusal.reason for refusal in state.refusals]
 

@@ -375,7 +375,7 @@ def test_g7_fifty_random_sequences_end_as_the_fold_of_the_survivors() -> None:
 def test_apply_records_alone_leaves_the_ledger_before_untouched(house: House) -> None:
     me, before = house.ids[0], house.ledger
     kept = {name: c.rounds for name, c in before.components.items()}
-    after = apply_records(house.charter, before, [house.record(me, house.statement(me))])
+    after = apply_records(before, [house.record(me, house.statement(me))])
     assert isinstance(after.components[A], ComponentLedger)
     assert {name: c.rounds for name, c in before.components.items()} == kept
     assert after.components[A].rounds != kept[A]

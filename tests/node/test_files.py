@@ -493,7 +493,7 @@ def test_a_member_may_write_nonsense_and_the_ledger_stands(module: ModuleType) -
         book.ids[2],
         Record(book.charter.federation, book.ids[2].public_key, 2, first.records[2].digest, "update", b"\xc1"),
     )
-    _, block = next_state(book.charter, book.ledger, [broken, junk, nonsense], ())
+    _, block = next_state(book.ledger, [broken, junk, nonsense], ())
     second = StoredBlock(block, book.certificate(block), (broken, junk, nonsense))
     data = ledger_file(book, [first, second])
     assert sum(verified(data)["refused_records"].values()) == 3  # type: ignore[attr-defined]  # a map

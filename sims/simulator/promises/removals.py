@@ -45,7 +45,7 @@ def refolded(node: Node) -> None:
     assert core is not None
     for name in core.held:
         component, spec = core.ledger.components[name], core.specs[name]
-        rounds = [Round(r.number, 0, r.entries, r.faults, b"") for r in component.rounds]
+        rounds = [Round(r.number, 0, r.entries, r.faults, b"", r.rule) for r in component.rounds]
         values = {}
         for entry in (entry for round_ in rounds for entry in round_.entries):
             if entry.blob not in node.store.blobs:

@@ -27,7 +27,7 @@ def test_g1_a_candidate_that_grew_is_the_one_from_all_its_records(name: str, mon
                 author: chain for author in core.ledger.members if (chain := candidates._within_quotas(core, author))
             }
             assert {author: chain for author, chain in candidate.chains.items() if chain} == every
-            whole = apply_records(core.charter, core.ledger, candidate.records)
+            whole = apply_records(core.ledger, candidate.records)
             assert (candidate.state.heads, candidate.state.offers) == (whole.heads, whole.offers)
             assert candidate.state.components == whole.components
             assert candidate.state.members == whole.members

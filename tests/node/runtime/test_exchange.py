@@ -13,7 +13,7 @@ from collegium.crypto.errors import RemoteProtocolError, UnreachableError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.core import events as ev
-from collegium.node.runtime.exchange import Exchange, state_name
+from collegium.node.runtime.exchange import Exchange, Held, state_name
 from collegium.node.store.states import States, file_size
 from collegium.protocol.components import state_digest
 from collegium.sims.simulator.small import small_charter
@@ -22,6 +22,7 @@ T = "head/task0"
 CHAIN = sha256(b"chain")
 A, B = sha256(b"a"), sha256(b"b")
 SPEC = small_charter([Identity.from_seed(sha256(b"x"))], dimension=5000).components[0]
+HELD = Held({T: SPEC}, (T,), 1000)
 STATE = np.arange(5000, dtype=np.int32)
 FETCH = ev.FetchState(T, CHAIN, state_digest(T, STATE), (A, B))
 
@@ -64,7 +65,7 @@ def take(exchange: Exchange, network: FakeNetwork) -> bool:
 
 def make(root: Path) -> tuple[Exchange, States]:
     states = States(root / "mine")
-    return Exchange(states, {T: SPEC}, (T,), 1000), states
+    return Exchange(states, lambda: HELD), states
 
 
 def test_g1_only_the_certified_state_is_stored(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_a_cut_copy_goes_on_where_it_stopped_and_after_a_restart(tmp_path: Path)
     exchange, states = make(tmp_path)
     good = file_of(tmp_path / "a")
     assert not take(exchange, FakeNetwork({A: good}, cut=8000))
-    again = Exchange(States(tmp_path / "mine"), {T: SPEC}, (T,), 1000)
+    again = Exchange(States(tmp_path / "mine"), lambda: HELD)
     network = FakeNetwork({B: good})
     assert take(again, network)
     assert network.asked == [(B, 8000)]

@@ -94,7 +94,7 @@ def check_equal(cluster: Cluster) -> None:
     assert node.core is not None
     ledger = genesis(cluster.charter)
     for stored in node.store.snapshot().blocks:
-        ledger = fold_block(cluster.charter, ledger, stored.block, stored.records)
+        ledger = fold_block(ledger, stored.block, stored.records)
     assert ledger == node.core.ledger
     check_certificates(cluster)
 
@@ -465,7 +465,7 @@ def check_refolded(cluster: Cluster, gone: bytes) -> None:
             assert component.rounds
             assert all(entry.author != gone for round_ in component.rounds for entry in round_.entries)
             spec = core.specs[name]
-            rounds = [Round(r.number, 0, r.entries, r.faults, b"") for r in component.rounds]
+            rounds = [Round(r.number, 0, r.entries, r.faults, b"", r.rule) for r in component.rounds]
             values = {e.blob: payload_values(node.store.blobs[e.blob], spec) for r in rounds for e in r.entries}
             state, _ = replay(origin(spec), spec, rounds, lambda entry, values=values: values[entry.blob])  # type: ignore[misc]
             assert np.any(state != 0)

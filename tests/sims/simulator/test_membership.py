@@ -105,7 +105,7 @@ def check(cluster: Cluster) -> None:
     walked = genesis(cluster.charter)
     for stored in first(cluster).store.snapshot().blocks:
         verify_certificate(stored.block, stored.certificate, frozenset(walked.members), walked.fault_model)
-        walked = fold_block(cluster.charter, walked, stored.block, stored.records)
+        walked = fold_block(walked, stored.block, stored.records)
     assert walked == ledgers[0]
     states = [[n.core.folded[name][3] for name in n.core.held] for n in members(cluster) if n.core is not None]
     assert states[0]
