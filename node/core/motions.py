@@ -40,7 +40,7 @@ def check(state: NodeState, event: ev.ProposeMotion | ev.Cast) -> Motion | Ballo
     same = (motion.action, motion.subject, motion.statement)
     if any(isinstance(b, Motion) and (b.action, b.subject, b.statement) == same for b in waiting(state)):
         raise RemoteProtocolError("proposed-already", motion.action, state.me)
-    membership.check_motion(ledger.roll, ledger.members, ledger.offers, state.federation, height, state.me, motion)
+    membership.check_motion(ledger.roll, ledger.members, ledger.offers, state.charter, height, state.me, motion)
     if event.action in membership.WITHDRAWALS and not proposed_withdrawals(
         state.charter, ledger, event.action, motion.statement, height, state.me
     ):

@@ -15,6 +15,7 @@ from ...crypto.identity import Identity
 from ...node import toml
 from ...node.core import events as ev
 from ...node.core.motions import undecided
+from ...node.privacy.policy import INSTITUTION, InForce
 from ...protocol import schema
 from ...protocol.blocks import quorum
 from ...protocol.membership import Application, Rekeying, token_digest
@@ -24,6 +25,7 @@ from ..simulator.cluster import Budget, Node
 from ..simulator.liars import LIES
 from ..simulator.memory import MemoryStore
 from ..simulator.promise import InvariantError
+from . import amending
 from . import reading as read
 from .stage import Stage
 
@@ -343,7 +345,28 @@ def _take_key(stage: Stage, node: Node, *, lost: bool) -> None:
     stage.until(taken, LOOK_MS)
 
 
+def _amend(stage: Stage, nodes: Sequence[Node], more: More) -> None:
+    for node in nodes:
+        amending.insist(stage, node, str(more["what"]))
+
+
+def _own_policy(_stage: Stage, nodes: Sequence[Node], _more: More) -> None:
+    """Let them have a policy of their own: noise, whatever the charter says. They start again with it."""
+    for node in nodes:
+        policies = (InForce("made-up", "dp", 2**31, 10_000, (INSTITUTION, INSTITUTION, INSTITUTION)),)
+        node.options = replace(node.options, plan=replace(node.options.plan, policies=policies))
+    _start(_stage, nodes, {})
+
+
 ACTIONS: dict[str, Action] = {
+    "amend": Action(
+        "they propose to amend the charter (`what`), and the others vote for it, until it is in force",
+        _amend,
+        {"what": toml.one_of(*amending.KINDS)},
+        ("what",),
+        lasts=False,
+    ),
+    "own-policy": Action("their own policy asks for noise; they start again with it", _own_policy, lasts=False),
     "partition": Action(
         "cut these off from the others; with noticed = true the connections are seen to break",
         _partition,

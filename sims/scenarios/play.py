@@ -299,8 +299,8 @@ def _round(node: Node) -> int:
 
 
 def _trained_components(core: NodeState) -> list[str]:
-    """Return the components that go from round to round: all but the statistics."""
-    return [name for name, spec in core.specs.items() if not spec.is_statistic]
+    """Return the components that go from round to round: all but the statistics, and those that are retired."""
+    return [n for n, spec in core.specs.items() if not spec.is_statistic and n not in core.charter.retired]
 
 
 def _last_folded(node: Node) -> int:

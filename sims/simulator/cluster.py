@@ -435,7 +435,7 @@ class Cluster:
             or all(
                 node.core.folded.get(name, (0,))[0] >= round_ and node.core.ledger.components[name].round >= round_
                 for name in node.core.held
-                if not node.core.specs[name].is_statistic
+                if not node.core.specs[name].is_statistic and name not in node.core.charter.retired
             )
             for node in self.nodes
         )

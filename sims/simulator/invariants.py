@@ -14,7 +14,7 @@ from ...protocol.signing import open_gossip
 from ...protocol.update import UpdateHeader
 from .cluster import Cluster, Node
 from .promise import InvariantError
-from .promises import counts, removals, spending, votes
+from .promises import amending, counts, removals, spending, votes
 from .promises.observed import Observed
 
 ALARMS = frozenset({"state-differs", "component-halted", "cannot-propose"})
@@ -93,10 +93,12 @@ class Invariants:
             if seat is not None and seat.gone == "evidence":
                 raise InvariantError("G8", f"node {other.index} is expelled for a lie that it never sent")
         votes.seated(now)
+        amending.in_force(self._seen, now)
         removals.forgotten(self._seen, now)
         counts.traced(self._seen, before or genesis(self.cluster.charter), now)
         if before is None or before.height > now.height:
             return  # a restored backup starts from an earlier height
+        amending.closed_by(self._seen, before, now)
         counts.extended(before, now)
         votes.voted(self._seen, before, now)
         removals.awaited(before, now)
@@ -132,9 +134,11 @@ class Invariants:
             if stored is None or stored.value.blob not in store.blobs:
                 raise InvariantError("G8", "an acknowledgement left before header and bytes were on disk")
         elif kind == Kind.HEADER:
-            spending.charged(
-                self._seen, node, open_gossip(UpdateHeader, wire, self.cluster.federation, trusted=True).value
-            )
+            header = open_gossip(UpdateHeader, wire, self.cluster.federation, trusted=True).value
+            spending.charged(self._seen, node, header)
+            if header.author == me and node.core is not None:
+                amending.own_policy(node, header)
+                amending.true_steps(node, header)
 
     def folded(self, node: Node, fold: ev.Fold, digest: bytes) -> None:
         """G1: equal frozen lists give equal states."""
@@ -180,13 +184,14 @@ class Invariants:
                 removals.refolded(node)
                 counts.added_up(node)
             removals.final(self._seen, node)
+            amending.held(node)
 
     def _bounded(self, node: Node) -> None:
         """G9: whatever others send, a node holds no more than the charter and its own limits allow."""
         core = node.core
         if core is None:
             return
-        rules, members = self.cluster.charter.rules, len(core.ledger.roll.seats)  # of all times
+        rules, members = core.charter.rules, len(core.ledger.roll.seats)  # of all times
         places = members * len(core.specs) * (rules.max_staleness + 3)
         votes = sum(len(cast) for cast in core.agreement.votes.by_step.values()) if core.agreement else 0
         views = {view for view, _ in core.agreement.votes.by_step} if core.agreement else set()

@@ -21,6 +21,7 @@ from ...node.core import events as ev
 from ...node.core.catchup import in_flight_messages
 from ...node.core.messages import MESSAGE_LIMIT, SYNC_LIMIT, Acked, DecidedBlock, Kind, SyncResponse, message
 from ...protocol import schema
+from ...protocol.amendment import Amendment, Changes, Opening, amended
 from ...protocol.blocks import (
     NIL,
     PRECOMMIT,
@@ -220,7 +221,63 @@ def floods_motions(node: Node) -> None:
         node.cluster.broadcast(node, message(Kind.RECORD, sign(stranger, ballot).wire))
 
 
+def amends_alone(node: Node) -> None:
+    """Propose amendments that cannot be: of another federation or number, of nothing, of a shape; vote for each."""
+    core = node.core
+    done = node.memory.setdefault("amendments", 0)
+    assert isinstance(done, int)
+    if core is None or not core.signing or done >= MAX_FLOODED:
+        return
+    charter, me, expiry = core.charter, core.me, core.ledger.height + 2 * MIN_OPEN
+    name, spec = next(iter(charter.specs.items()))
+    other = replace(spec, tensors=tuple(replace(tensor, bound=7) for tensor in spec.tensors))
+    taken = Changes(opening=(Opening((), (), (), (other,)),))
+    honest = Changes(retire=(name,))
+    for federation, number, changes in (
+        (sha256(b"another"), charter.number + 1, honest),
+        (charter.federation, charter.number + 2, honest),
+        (charter.federation, max(1, charter.number), honest),
+        (charter.federation, charter.number + 1, Changes()),
+        (charter.federation, charter.number + 1, taken),
+        (charter.federation, charter.number + 1, honest),  # valid: and nobody else wants it
+    ):
+        statement = schema.dump(Amendment(federation, number, changes))
+        for subject in (charter.federation, me):
+            body = Motion("amend", subject, statement, "", expiry)
+            record = append(node, kind_of(body), schema.dump(body))
+            if record is not None:
+                node.cluster.broadcast(node, record)
+        done += 2
+    for motion in core.ledger.roll.motions:
+        if motion.action == "amend":
+            for yes in (1, 1):
+                ballot = append(node, "ballot", schema.dump(Ballot(motion.digest, yes)))
+                if ballot is not None:
+                    node.cluster.broadcast(node, ballot)
+    node.memory["amendments"] = done
+
+
 # ---- agreement
+
+
+def false_charter(node: Node, data: bytes) -> Told | None:
+    """Propose blocks whose ledger has a charter in force that nobody voted for."""
+    own, core = own_proposal(node, data), node.core
+    if own is None or core is None:
+        return None
+    proposal, block = own
+    records = core.pool.under(block.cut, core.ledger.heads)
+    if records is None:
+        return None
+    name = next(iter(core.charter.specs))
+    statement = Amendment(core.federation, core.charter.number + 1, Changes(retire=(name,)))
+    try:
+        state, _ = next_state(core.ledger, order(records), block.close)
+        false = replace(state, charter=amended(core.charter, schema.dump(statement)))
+    except RemoteProtocolError:
+        return None
+    lie = replace(proposal, block=schema.dump(replace(block, fold=state_digest(false))))
+    return [(n, signed_message(node, lie)) for n in range(len(node.cluster.nodes))]
 
 
 def double_votes(node: Node, data: bytes) -> Told | None:
@@ -635,6 +692,7 @@ def _first_line(function: Callable[..., object]) -> str:
 
 
 _SAYS = (
+    false_charter,
     forks,
     forks_two_each,
     big_forks,
@@ -659,6 +717,7 @@ _ACTS = (
     (false_evidence, 150),
     (floods, 100),
     (floods_motions, 200),
+    (amends_alone, 400),
     (oversized, 300),
     (replays_foreign, 200),
     (replays_old, 100),

@@ -5,7 +5,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from ....consensus.ledger import Ledger
+from ....consensus.components import rule_of
+from ....consensus.ledger import ComponentLedger, Ledger
 from ....consensus.membership import present
 from ....consensus.trainers import trains
 from ....crypto.errors import RemoteProtocolError
@@ -17,6 +18,7 @@ from ....protocol.signing import open_gossip
 from ....protocol.update import UpdateHeader, payload_values
 from ..cluster import Node
 from ..promise import InvariantError
+from .amending import charter_at
 from .observed import Observed, is_taken, update_in
 
 MAX_COMPUTED = 256  # parameters: more are not added up again in plain integers
@@ -28,7 +30,8 @@ def looked_at(seen: Observed, node: Node, put: ev.PutBlock) -> None:
         return
     seen.agreed += 1
     count: dict[bytes, int] = {}
-    rules, federation = seen.cluster.charter.rules, seen.cluster.federation
+    federation = seen.cluster.federation
+    rules = (node.core.charter if node.core is not None else seen.cluster.charter).rules
     for record in (node.store.records[key] for key in put.records):
         value = record.value
         count[value.author] = count.get(value.author, 0) + 1
@@ -53,8 +56,7 @@ def looked_at(seen: Observed, node: Node, put: ev.PutBlock) -> None:
 def traced(seen: Observed, before: Ledger, now: Ledger) -> None:
     """G4, G5: what newly closed rounds count is signed, agreed, acknowledged, fresh enough, and counts once."""
     for name, component in now.components.items():
-        spec = seen.cluster.charter.component(name)
-        stale = seen.cluster.charter.rules.max_staleness if spec is not None and spec.rule == "mean" else 0
+        spec = now.charter.component(name)
         is_statistic = spec is not None and spec.is_statistic
         if is_statistic:
             once_a_member(name, now)
@@ -62,6 +64,9 @@ def traced(seen: Observed, before: Ledger, now: Ledger) -> None:
             hosts = hosts_at_close(seen, before, now, name) - set(now.expelled)
             seen.rounds[name] = round_.number
             where = f"{name} round {round_.number}"
+            charter = charter_at(seen, now, round_.height)
+            averaged = name in charter.specs and charter.rule(name) == "mean"
+            stale = charter.rules.max_staleness if averaged else 0
             authors = [entry.author for entry in round_.entries]
             if authors != sorted(set(authors)):
                 raise InvariantError("G4", f"{where} counts an author twice, or out of order")
@@ -88,8 +93,9 @@ def hosts_at_close(seen: Observed, before: Ledger, now: Ledger, name: str) -> se
 
     Those that offer it gather at any time before the first close, for a statistic, and while too few train.
     """
-    c, spec = before.components[name], seen.cluster.charter.component(name)
-    assert spec is not None
+    c, spec = before.components.get(name) or ComponentLedger(name), before.charter.component(name)
+    if spec is None:
+        return set(now.components[name].hosts)
     train = sum(1 for host in c.hosts if trains(now.offers, host, name))
     if c.round == 0 or spec.is_statistic or train < spec.min_updates:
         return set(now.components[name].hosts)
@@ -109,7 +115,7 @@ def kept(seen: Observed, node: Node, before: Ledger) -> None:
     core = node.core
     assert core is not None
     for name, component in core.ledger.components.items():
-        for round_ in component.rounds[before.components[name].round :]:
+        for round_ in component.rounds[before.components[name].round if name in before.components else 0 :]:
             hosts = hosts_at_close(seen, before, core.ledger, name)
             for entry in round_.entries:
                 held = [n for n in seen.cluster.honest() if entry.blob in n.store.blobs]
@@ -127,7 +133,7 @@ def added_up(node: Node) -> None:
     assert core is not None
     for name in core.held:
         component, spec = core.ledger.components[name], core.specs[name]
-        if spec.rule != "mean" or spec.dimension > MAX_COMPUTED:
+        if {rule_of(spec, round_) for round_ in component.rounds} - {"mean"} or spec.dimension > MAX_COMPUTED:
             continue
         state = [0] * spec.dimension
         for round_ in component.rounds:

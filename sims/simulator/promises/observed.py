@@ -7,6 +7,7 @@ from ....consensus.components import Entry
 from ....consensus.ledger import Ledger, Withdrawn
 from ....crypto.errors import RemoteProtocolError
 from ....crypto.hashing import digest
+from ....protocol.charter import Charter
 from ....protocol.records import Record, Update, body_of
 from ....protocol.update import UpdateHeader
 from ..cluster import Cluster, Node
@@ -40,6 +41,7 @@ class Observed:
         self.claims: dict[tuple[int, str, str], dict[int, int]] = {}  # steps by round: of a node, whatever its key
         self.rounds: dict[str, int] = {}  # closed rounds that were looked at
         self.counted: dict[bytes, int] = {}
+        self.charters: dict[tuple[bytes, bytes], Charter] = {}  # by the charter before and the amendment
 
     def set_back(self, node: Node) -> None:
         """A disk went back in time or is lost: what it acknowledged may be forgotten with it, what it signed not."""

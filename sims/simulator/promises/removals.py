@@ -21,7 +21,7 @@ def forgotten(seen: Observed, now: Ledger) -> None:
                 if any(is_taken(withdrawal, name, round_.number, entry) for entry in round_.entries):
                     raise InvariantError("G7", f"{name} round {round_.number} still counts a withdrawn update")
             # Their rounds are numbered otherwise.
-            sums = {spec.name for spec in seen.cluster.charter.components if spec.is_statistic}
+            sums = {spec.name for spec in now.charter.components if spec.is_statistic}
             for round_ in now.components[name].rounds[last:] if since is not None and name not in sums else ():
                 # What was on its way then had learned from what was withdrawn, or was that.
                 flown = [entry for entry in round_.entries if round_.number - entry.staleness <= last + 1]
@@ -34,7 +34,8 @@ def forgotten(seen: Observed, now: Ledger) -> None:
 def awaited(before: Ledger, now: Ledger) -> None:
     """G7: withdrawn bytes may go only after a state of the generation without them is certified."""
     for name, component in now.components.items():
-        gone = [erasure.generation for erasure in before.components[name].erasures if erasure not in component.erasures]
+        older = before.components[name].erasures if name in before.components else ()
+        gone = [erasure.generation for erasure in older if erasure not in component.erasures]
         if gone and (component.certified is None or component.certified.generation < max(gone)):
             raise InvariantError("G7", f"withdrawn bytes of {name} may go before generation {max(gone)} is certified")
 

@@ -20,6 +20,8 @@ def charged(seen: Observed, node: Node, value: UpdateHeader) -> None:
     part = [d for d in reservations if any((p.component, p.round) == (value.component, value.round) for p in d.parts)]
     if not part:
         raise InvariantError("G6", f"{value.component} round {value.round} left without a training run on disk")
+    if not any(noised.noise_multiplier for noised in part[-1].parts):
+        return  # a run without any noise: it claims no ε
     for claim in value.claims:
         claimed = sum(entry.count for entry in claim.events)
         spent = sum(d.steps for d in reservations if d.run <= part[-1].run and any(p.noise_multiplier for p in d.parts))
@@ -86,10 +88,11 @@ def paced(seen: Observed, node: Node, put: ev.PutBlock) -> None:
 
 def rested(seen: Observed, node: Node, name: str, number: int, *, close_known: bool = False) -> bool:
     """Whether the round before closed long enough ago for a node; `close_known`: False if it never saw that close."""
-    spec = seen.cluster.charter.component(name)
+    charter = node.core.charter if node.core is not None else seen.cluster.charter
+    spec = charter.component(name)
     if number == 1:
         return node.now >= 1000 * seen.cluster.charter.rules.start - CLOCK_GRAIN
     since = seen.closed.get((name, number - 1), {}).get(node.index)
     if since is None or (spec is not None and spec.is_statistic and not close_known):
         return not close_known
-    return node.now - since >= seen.cluster.charter.rules.pace - CLOCK_GRAIN
+    return node.now - since >= charter.rules.pace - CLOCK_GRAIN
