@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import RefusedError, UsageError
-from . import founding
+from . import amending, founding
 from . import review as reviewing
 from .drawing import (
     AnywayOption,
@@ -36,6 +36,7 @@ from .options import ForceOption, HomeOption, JsonOption, PassphraseOption, exis
 from .output import confirm, emit, facts, say, table
 from .proposals import elsewhere
 from .quiet import of_home
+from .read import from_store
 from .review import overview
 
 if TYPE_CHECKING:
@@ -147,12 +148,27 @@ def model_(
     emit({"model": text}, as_json, as_it_is)
 
 
+app.command("amend")(amending.amend)
+app.command("history")(amending.history)
+app.command("diff")(amending.diff)
+
+
 @app.command("show")
-def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show a charter: members, rules, components, privacy."""
+def show(
+    file: FileArgument = None,
+    at: Annotated[
+        int | None,
+        typer.Option("--at", metavar="HEIGHT", min=1, help="The charter in force at this height, with its amendments."),
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a charter: members, rules, components, privacy. Without --at it is the founding one."""
     from ..protocol import schema
 
     charter, signed = _read(file, home)
+    if at is not None:
+        charter = _in_force(file, home, at)
     result: Any = overview(charter, signed) | {
         "charter": _hexed(schema.to_map(charter)),
         "student": founding.student(charter),
@@ -184,7 +200,15 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
         )
         _member_table(out, result)
         rows = [
-            (s.name, s.dimension, s.architecture, s.rule, s.width, s.noise_multiplier / 1e6, s.clip_norm / 1e6)
+            (
+                s.name,
+                s.dimension,
+                s.architecture,
+                _rule(charter, s.name),
+                s.width,
+                s.noise_multiplier / 1e6,
+                s.clip_norm / 1e6,
+            )
             for s in charter.components
         ]
         columns = ("component", "parameters", "architecture", "rule", "bits", "noise", "clip")
@@ -198,6 +222,8 @@ def show(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption
         table(out, headings, modalities, empty="No modalities.")
         tasks = [(task.name, task.kind, task.classes, ", ".join(task.modalities)) for task in learning.tasks]
         table(out, ("task", "kind", "classes", "reads"), tasks, empty="No tasks.")
+        if charter.number:
+            out.print(f"in force after {charter.number} amendments; its digest is {charter.digest.hex()}")
 
     emit(result, as_json, people)
 
@@ -290,6 +316,18 @@ def merged(a: "SignedCharter", b: "SignedCharter") -> "SignedCharter":
 
     by_member = {entry.member: entry for entry in (*b.signatures, *a.signatures)}
     return SignedCharter(a.charter, tuple(by_member[key] for key in sorted(by_member)))
+
+
+def _in_force(file: Path | None, home: Path | None, height: int) -> "Charter":
+    from ..node import views
+
+    if file is not None:
+        raise UsageError("--at is of this node's ledger, and FILE is a founding charter", "Leave out FILE, or --at.")
+    return from_store(existing_home(home), lambda context: views.charter_at(context, height))
+
+
+def _rule(charter: "Charter", name: str) -> str:
+    return "retired" if name in charter.retired else charter.rule(name)
 
 
 def _pretrained(modality: "Modality") -> str | None:

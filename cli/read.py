@@ -70,12 +70,13 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
             "scheduled": load_schedule(home).requests,
         }
         try:
+            in_force = offline(charter, store).charter
             warn_of_missing_data(home)
             if home.config.exists():
                 learning = load_config(home.config).learning
-                facts["unmatched"] = tuple(learning.idle_patterns(spec.name for spec in charter.components))
+                facts["unmatched"] = tuple(learning.idle_patterns(spec.name for spec in in_force.components))
                 facts["quiet"] = QuietHours(learning.quiet_hours)
-            parts = parts_of_home(home, charter)
+            parts = parts_of_home(home, in_force)
             facts |= {"hosted": parts.hosted, "followed": parts.followed, "withheld": parts.withheld}
         except (UsageError, CorruptError) as error:  # the ledger is readable without the data folder
             say(f"warning: what this node hosts is not known: {error}")

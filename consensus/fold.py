@@ -342,7 +342,8 @@ def _carry(ledger: Ledger, outcome: Outcome) -> Ledger:
             new = membership.new_key(motion, ledger.federation)
             return _rekeyed(ledger, membership.rekeyed(roll, subject, new, motion, height), subject, new)
         case "amend":
-            return replace(ledger, voted=amended(ledger.voted or ledger.charter, motion.statement))
+            voted = amended(ledger.voted or ledger.charter, motion.statement)
+            return replace(ledger, voted=voted, passed=(*ledger.passed, motion.statement))
         case "suspend":
             return replace(
                 ledger,
@@ -390,7 +391,10 @@ def _amended(ledger: Ledger) -> Ledger:
         for name in charter.specs
     }
     opened = ledger.opened | (charter.specs.keys() - before.specs.keys())
-    return replace(ledger, charter=charter, voted=None, components=components, opened=opened)
+    amendments = (*ledger.amendments, *((ledger.height, statement) for statement in ledger.passed))
+    return replace(
+        ledger, charter=charter, voted=None, passed=(), components=components, opened=opened, amendments=amendments
+    )
 
 
 def _under(before: Charter, charter: Charter, c: ComponentLedger, height: int) -> ComponentLedger:

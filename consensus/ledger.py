@@ -207,7 +207,7 @@ class Ledger:
     """The ledger state after a block.
 
     `charter` is in force for the next block: what its rounds close by, and what its records are judged by. `voted` is
-    the one after it, while a block's records are applied that pass an amendment.
+    the one after it, and `passed` its amendment, while a block's records are applied that pass one.
     """
 
     charter: Charter
@@ -223,7 +223,9 @@ class Ledger:
     tree: Frontier = EMPTY
     refusals: tuple[Refusal, ...] = field(default=(), compare=False)  # of the last block only
     voted: Charter | None = None
-    opened: frozenset[str] = field(default=frozenset(), compare=False)  # components that amendments opened
+    passed: tuple[bytes, ...] = ()  # an amendment and the next may pass in one block
+    opened: frozenset[str] = frozenset()  # components that amendments opened
+    amendments: tuple[tuple[int, bytes], ...] = ()  # in force: the height of the block that passed it, its statement
 
     @property
     def federation(self) -> bytes:

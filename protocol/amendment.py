@@ -13,7 +13,7 @@ Never: the federation's id, its seed, its fault model, and the shape, grid, base
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from typing import Annotated
 
@@ -192,7 +192,8 @@ def amended(charter: Charter, statement: bytes) -> AmendedCharter:
         _need(len(result.encoded) <= CHARTER_LIMIT, "the charter would be too large")
     except (UsageError, LocalProtocolError) as error:  # the latter: a list of the charter would be too long
         raise RemoteProtocolError("amendment-void", str(error)) from error
-    _need(result != replace(result, **_same_as(charter)), "it changes nothing")
+    before = _same(charter)
+    _need(replace(result, passed=before.passed, peak_rate=before.peak_rate) != before, "it changes nothing")
     return result
 
 
@@ -201,22 +202,20 @@ def _need(holds: bool, problem: str) -> None:
         raise RemoteProtocolError("amendment-void", problem)
 
 
-def _same_as(charter: Charter) -> dict[str, object]:
-    """The parts of a charter that amendments change, to see whether one does."""
-    before = isinstance(charter, AmendedCharter)
-    return {
-        "rules": charter.rules,
-        "components": charter.components,
-        "learning": charter.learning,
-        "gone": charter.gone if before else (),
-        "voted": charter.voted if before else (),
-    }
+def _same(charter: Charter) -> AmendedCharter:
+    """Return a charter as one that was amended, to see what an amendment changes."""
+    if isinstance(charter, AmendedCharter):
+        return charter
+    parts = {field.name: getattr(charter, field.name) for field in fields(Charter)}
+    return AmendedCharter(
+        **parts, founding=charter.federation, passed=1, gone=(), voted=(), peak_rate=charter.widest_rate
+    )
 
 
 def _with_parts(charter: Charter, changes: Changes) -> AmendedCharter:
     """Apply everything but the opening: that is checked against what is in force with it."""
     specs, retired = dict(charter.specs), set(charter.retired)
-    voted = {name: charter.rule(name) for name in specs if charter.rule(name) != specs[name].rule}
+    voted = {entry.component: entry.rule for entry in _same(charter).voted}
     _need(list(changes.retire) == sorted(set(changes.retire)), "retired components are not sorted, or one is twice")
     for name in changes.retire:
         _need(name in specs, f"there is no component {name}")
@@ -240,16 +239,11 @@ def _with_parts(charter: Charter, changes: Changes) -> AmendedCharter:
         rules = replace(rules, **{name: getattr(limits, name) for name in Limits.__slots__})
     for recipe in changes.recipe:
         learning = replace(learning, **{name: getattr(recipe, name) for name in Recipe.__slots__})
-    return AmendedCharter(
-        version=charter.version,
-        name=charter.name,
-        created=charter.created,
-        seed=charter.seed,
-        members=charter.members,
+    return replace(
+        _same(charter),
         rules=rules,
         components=tuple(spec for _, spec in sorted(specs.items())),
         learning=learning,
-        founding=charter.federation,
         passed=charter.number + 1,
         gone=tuple(sorted(retired | set(changes.retire))),
         voted=tuple(VotedRule(name, rule) for name, rule in sorted(voted.items())),

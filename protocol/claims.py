@@ -99,9 +99,10 @@ def check_spend_statements(
     """Check that training under the charter can produce these spend statements; it bounds the work to compute ε (G9).
 
     `widest_rate` (millionths) is the highest sample rate that the charter ever had, and `specs` are all its components,
-    the retired ones too: a spend statement holds the runs of all times. No training run has less noise than all of them together, or more than
-    MAX_NOISE times that of one. Raises RemoteProtocolError("spend-lines" | "spend-events" | "spend-rate" |
-    "spend-noise").
+    the retired ones too: a spend statement holds the runs of all times. No training run has less noise than all of them
+    together, or more than MAX_NOISE times that of one.
+
+    Raises RemoteProtocolError("spend-lines" | "spend-events" | "spend-rate" | "spend-noise").
     """
     noises = [spec.noise_multiplier for spec in specs if spec.noise_multiplier]
     least, most = effective_noise(noises), MAX_NOISE * max(noises, default=0)

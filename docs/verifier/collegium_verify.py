@@ -12,7 +12,9 @@ change of members named. Then, by kind:
 
     ledger       heights without a gap, each block linked to the one before; every record signed by a member of its
                  height, chained to its author's last one, in the agreed order; cuts, tree sizes and roots (RFC 6962)
-                 recomputed; in updates the author's signature and every host's receipt
+                 recomputed; in updates the author's signature and every host's receipt; each amendment of the charter
+                 and the quorum of votes behind it, from which the charter in force is put together again: compare its
+                 digest with that of `collegium charter history` (a vote is not followed to a member's new key)
     inclusion    one record, its signature, and its path to the root of a certified tree
     consistency  that a certified tree appends to an older certified one
 
@@ -127,6 +129,21 @@ HEADER = dict.fromkeys(("engaged", "claims"), ANY) | {"federation": B32, "author
 HEADER |= {"blob": B32, "generation": U32, "manifest": B32} | dict.fromkeys(
     ("round", "size", "steps", "sample_rate", "lot"), U63
 )
+
+
+MOTION = {"action": NAME, "subject": B32, "statement": (bytes, 0, 24 << 10), "reason": (str, 0, 512), "expiry": U63}
+BALLOT = {"motion": B32, "yes": (int, 0, 1)}
+LIMITS = ("round_deadline", "max_staleness", "records_per_height", "bytes_per_height", "refold_horizon", "pace")
+RECIPE = ("steps", "sample_rate", "recovery_share", "planned_rounds", "min_students")
+OPENS = {part: Many(ANY, 0, 64) for part in ("modalities", "tasks", "floors", "components")}
+CHANGES = {
+    "opening": Many(OPENS, 0, 1),
+    "retire": Many(NAME, 0, 256),
+    "closing": Many({"component": NAME, "rule": NAME, "min_updates": (int, 1, 2**16)}, 0, 256),
+    "limits": Many(dict.fromkeys(LIMITS, U63), 0, 1),
+    "recipe": Many(dict.fromkeys(RECIPE, U63), 0, 1),
+}
+AMENDMENT = {"federation": B32, "number": (int, 1, 4096), "changes": CHANGES}
 
 
 def fits(value: Any, shape: Any) -> bool:
@@ -344,12 +361,99 @@ class Federation:
         return str(header["component"])
 
 
+# ---- amendments: the charter in force follows from the founding one and the votes of its members
+
+
+class InForce:
+    """The charter in force, from motions and ballots in the order of the ledger."""
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation, self.number = federation, 0
+        self.charter = dict(federation.charter)
+        self.open: dict[bytes, dict[str, Any]] = {}
+
+    def read(self, record: Any, name: bytes, height: int) -> None:
+        """Take a motion to amend, or a ballot about one. What no member can take is ignored by all alike."""
+        try:
+            if record["kind"] == "ballot":
+                ballot = decode(record["body"], BALLOT, "a ballot")
+                motion = self.open.get(ballot["motion"])
+                if motion is not None and record["author"] not in motion["yes"] | motion["no"]:
+                    motion["yes" if ballot["yes"] else "no"].add(record["author"])
+            elif record["kind"] == "motion":
+                self.propose(decode(record["body"], MOTION, "a motion"), record["author"], name, height)
+        except RejectedError:
+            return
+
+    def propose(self, motion: Any, author: bytes, name: bytes, height: int) -> None:
+        if motion["action"] != "amend" or motion["subject"] != self.federation.id:
+            return
+        amendment = decode(motion["statement"], AMENDMENT, "an amendment")
+        same = next((m for m in self.open.values() if m["statement"] == motion["statement"]), None)
+        if same is not None:  # to propose it again is a vote
+            same["yes"] |= {author} - same["no"]
+            return
+        need(amendment["federation"] == self.federation.id, "it is of another federation")
+        need(amendment["number"] == self.number + 1, "it is out of turn")
+        need(height + 20 <= motion["expiry"] <= height + 100_000, "it is open for too long, or not long enough")
+        self.amended(amendment["changes"])  # rejects what cannot be
+        self.open[name] = {**motion, **amendment, "yes": {author}, "no": set[bytes]()}
+
+    def decide(self, height: int) -> None:
+        """After a block: the members that follow it decide, motions in the order in which they came."""
+        members, quorum = set(self.federation.members), self.federation.quorum()
+        for name, motion in list(self.open.items()):
+            if motion["number"] != self.number + 1:
+                del self.open[name]
+            elif len(motion["yes"] & members) >= quorum:
+                self.charter, self.number = self.amended(motion["changes"]), self.number + 1
+                del self.open[name]
+            elif len(members - motion["no"]) < quorum or height >= motion["expiry"]:
+                del self.open[name]
+
+    def amended(self, changes: Any) -> dict[str, Any]:
+        """Return the charter with these changes. Rejects what would change a thing that exists into another."""
+        was = self.charter
+        specs = {spec["name"]: dict(spec) for spec in was["components"]}
+        gone = set(was.get("gone", ())) | set(changes["retire"])
+        voted = {entry["component"]: entry["rule"] for entry in was.get("voted", ())}
+        need(set(changes["retire"]) <= set(specs), "it retires what is not there")
+        for entry in changes["closing"]:
+            need(entry["component"] in specs, "it is about a component that is not there")
+            spec = specs[entry["component"]]
+            spec["min_updates"] = entry["min_updates"]
+            if entry["rule"] != spec["rule"] or entry["component"] in voted:
+                voted[entry["component"]] = entry["rule"]
+        rules, learning = dict(was["rules"]), dict(was["learning"])
+        for limits in changes["limits"]:
+            need(limits["refold_horizon"] >= rules["refold_horizon"], "the refold horizon would shrink")
+            rules |= limits
+        for recipe in changes["recipe"]:
+            learning |= recipe
+        peak = max(was.get("peak_rate", was["learning"]["sample_rate"]), learning["sample_rate"])
+        for opening in changes["opening"]:
+            for spec in opening["components"]:
+                need(type(spec) is dict and spec.get("name") not in specs, "it opens what is there")
+                specs[spec["name"]] = spec
+            for part in ("modalities", "tasks", "floors"):
+                learning[part] = [*learning[part], *opening[part]]
+        made = {**was, "rules": rules, "learning": learning, "components": [specs[name] for name in sorted(specs)]}
+        made |= {"founding": self.federation.id, "passed": self.number + 1, "gone": sorted(gone), "peak_rate": peak}
+        return made | {"voted": [{"component": name, "rule": voted[name]} for name in sorted(voted)]}
+
+    def line(self) -> str:
+        if not self.number:
+            return "charter in force: the founding one"
+        encoded = encode({key: self.charter[key] for key in sorted(self.charter)})
+        return f"charter in force: {digest('charter-in-force', encoded).hex()} after {self.number} amendments"
+
+
 # ---- the three kinds of file
 
 
 def ledger(file: File, federation: Federation, heads: int) -> str:
     """Check a whole ledger, block by block; return what it holds."""
-    tree, feeds = Tree(), dict[bytes, tuple[int, bytes]]()
+    tree, feeds, in_force = Tree(), dict[bytes, tuple[int, bytes]](), InForce(federation)
     updates, inert = Counter[tuple[bytes, str]](), 0
     for height in range(1, heads + 1):
         where = f"height {height}"
@@ -370,6 +474,7 @@ def ledger(file: File, federation: Federation, heads: int) -> str:
             need(record["seq"] == seq + 1 and record["prev"] == last, f"{what} does not follow its author's last one")
             moved[author], before = (record["seq"], name), author
             tree.append(leaf(name))
+            in_force.read(record, name, height)
             if record["kind"] == "update":
                 component = federation.update(author, record["body"])
                 inert += component is None
@@ -381,8 +486,9 @@ def ledger(file: File, federation: Federation, heads: int) -> str:
         closed = [close["component"] for close in block["close"]]
         need(closed == sorted(set(closed)), f"{where}: closed rounds are out of order")
         feeds |= moved
+        in_force.decide(height)
     lines = [f"updates of {federation.name(key)} to {name}: {count}" for (key, name), count in sorted(updates.items())]
-    return "\n".join([*lines, f"badly signed updates, which all members ignore: {inert}"])
+    return "\n".join([in_force.line(), *lines, f"badly signed updates, which all members ignore: {inert}"])
 
 
 def walk(file: File, federation: Federation, heads: int, at: tuple[int, ...]) -> dict[int, Any]:

@@ -30,6 +30,8 @@ _ADVICE = {
     "quota-motions": "Wait until some of your open motions are decided or lapse.",
     "key-retired": "A former key cannot come back: let them join with --new-key, in their same directory.",
     "name-taken": "A member has this name already; choose another one.",
+    "amendment-number": "Another one passed meanwhile: `collegium charter history` shows it. Propose yours again.",
+    "amendment-void": "`collegium charter amend --dry-run` checks an amendment without proposing it.",
     "not-a-host": "It offers no component at the moment.",
     "not-a-trainer": "It does not say that it trains anything.",
 }
@@ -52,7 +54,10 @@ def routes(daemon: Daemon) -> list[Route]:
         if action is None:
             raise RefusedError(f"unknown-action: {text}", f"A motion is to {', '.join(ACTIONS)}.")
         statement = _hex(body["statement"])
-        key = daemon.core.me if action == "leave" else _key(context, str(body["who"]))
+        if action == "amend":
+            key = daemon.core.federation
+        else:
+            key = daemon.core.me if action == "leave" else _key(context, str(body["who"]))
         return _say(ProposeMotion(action, key, statement, str(body["reason"]), int(str(body["heights"]))))
 
     async def vote(request: Request) -> Response:

@@ -67,6 +67,6 @@ def tell(state: NodeState) -> None:
 def on_configured(state: NodeState, event: ev.Configured) -> None:
     """Take the shell's answer: what is hosted and trained here from now on. The learner opens it."""
     plan = replace(state.options.plan, policies=event.policies)
-    named = {"hosted": event.hosted, "followed": event.followed}
-    arrange(state, replace(state.options, **named, idle=event.idle, plan=plan))
+    options = replace(state.options, hosted=event.hosted, followed=event.followed, idle=event.idle, plan=plan)
+    arrange(state, options)
     state.emit(ev.OpenLearner())

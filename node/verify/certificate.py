@@ -368,7 +368,9 @@ def _hold(charter: Charter, walk: Walk, claim: Removal, data: _Both) -> Checked:
     for name in sorted(now.components):
         if name not in then.components and name in earlier.specs:
             raise VerificationError(f"{name}: unknown-component: it was not there before", ADVICE)
-        gone = _component(charter, now.components[name], now.withdrawn, mine, old.get(name, ()), new[name], data, problems)
+        gone = _component(
+            charter, now.components[name], now.withdrawn, mine, old.get(name, ()), new[name], data, problems
+        )
         if gone.removed or gone.others or gone.kept:
             components.append(gone)
     return Checked(charter, walk, before, after, claim.member, mine, tuple(components), tuple(problems))

@@ -4,6 +4,7 @@ Views only read: the charter, the ledger, the store, and facts of a running daem
 the command line without a daemon call the same functions.
 """
 
+from .charter import charter_at, charter_history, differences
 from .context import Context, InFlight, Live, moment, offline
 from .ledger import ledger_log, ledger_show
 from .membership import how_it_ended, member, motions, motions_named, near_motion, show_motion
@@ -20,8 +21,11 @@ __all__ = [
     "Live",
     "Note",
     "NoteKind",
+    "charter_at",
+    "charter_history",
     "components",
     "cost_to_others",
+    "differences",
     "find_member",
     "forecast",
     "how_it_ended",

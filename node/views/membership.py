@@ -9,6 +9,7 @@ from ...consensus import membership
 from ...consensus.ledger import Withdrawn
 from ...consensus.membership import OpenMotion, Outcome
 from ...crypto.errors import RemoteProtocolError
+from ...protocol import amendment
 from ...protocol.records import SCOPES, WithdrawalStatement
 from .context import Context
 from .shapes_membership import MemberShown, MotionEnded, Motions, MotionShown
@@ -20,6 +21,8 @@ def sentence(context: Context, motion: OpenMotion) -> str:
     match motion.action:
         case "admit":
             return f"admit {who} (key {motion.subject.hex()[:16]})"
+        case "amend":
+            return f"amend the charter: {amendment_in_words(context, motion)}"
         case "leave":
             return f"{who} leaves"
         case "rekey":
@@ -32,6 +35,20 @@ def sentence(context: Context, motion: OpenMotion) -> str:
             return f"suspend {who} as a trainer"
         case _:
             assert_never(motion.action)
+
+
+def amendment_in_words(context: Context, motion: OpenMotion) -> str:
+    """Return what an amendment changes, in a line."""
+    changes = amendment.load(motion.statement, context.ledger.federation).changes
+    said = ["open " + ", ".join(spec.name for spec in opening.components) for opening in changes.opening]
+    if changes.retire:
+        said.append("retire " + ", ".join(changes.retire))
+    said += [f"{entry.component} by {entry.rule} of {entry.min_updates}" for entry in changes.closing]
+    if changes.limits:
+        said.append("limits")
+    if changes.recipe:
+        said.append("recipe")
+    return "; ".join(said)
 
 
 def terms(context: Context, motion: OpenMotion) -> WithdrawalStatement:
@@ -61,6 +78,8 @@ def scope(terms: WithdrawalStatement | Withdrawn) -> str:
 def _subject(context: Context, motion: OpenMotion) -> str:
     if motion.action == "admit":
         return membership.applicant(motion, context.ledger.federation).name
+    if motion.action == "amend":
+        return context.founding.name
     return context.member(motion.subject)["name"]
 
 

@@ -11,9 +11,10 @@ from ...protocol.charter import Charter
 from ...protocol.components import ComponentSpec, TensorSpec, base_digest, base_vector
 from ...protocol.learning import Modality, PrivacyFloor, Task
 from ..simulator.cluster import Node
-from .stage import NUDGE_MS, Stage
+from .stage import Stage
 
 HEIGHTS = 1000
+LOOK_MS = 400  # between two looks at what is still to be proposed or voted on
 FIRST = "head/task0"
 
 
@@ -41,7 +42,7 @@ def _opening(
     return Changes(opening=(Opening(modalities, (task,), () if floor is None else (floor,), (head,)),))
 
 
-def _retire(charter: Charter) -> Changes:
+def _retire(_charter: Charter) -> Changes:
     return Changes(retire=(FIRST,))
 
 
@@ -103,7 +104,7 @@ def insist(stage: Stage, proposer: Node, what: str) -> None:
                     node.deliver(ev.Cast(motion.digest, True))
         return False
 
-    stage.until(nudge, NUDGE_MS)
+    stage.until(nudge, LOOK_MS)
 
 
 def passed(stage: Stage, charter: Charter) -> set[str]:

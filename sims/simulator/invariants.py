@@ -94,7 +94,7 @@ class Invariants:
                 raise InvariantError("G8", f"node {other.index} is expelled for a lie that it never sent")
         votes.seated(now)
         amending.in_force(self._seen, now)
-        removals.forgotten(self._seen, now)
+        removals.forgotten(now)
         counts.traced(self._seen, before or genesis(self.cluster.charter), now)
         if before is None or before.height > now.height:
             return  # a restored backup starts from an earlier height
@@ -134,11 +134,11 @@ class Invariants:
             if stored is None or stored.value.blob not in store.blobs:
                 raise InvariantError("G8", "an acknowledgement left before header and bytes were on disk")
         elif kind == Kind.HEADER:
-            header = open_gossip(UpdateHeader, wire, self.cluster.federation, trusted=True).value
-            spending.charged(self._seen, node, header)
-            if header.author == me and node.core is not None:
-                amending.own_policy(node, header)
-                amending.true_steps(node, header)
+            value = open_gossip(UpdateHeader, wire, self.cluster.federation, trusted=True).value
+            spending.charged(self._seen, node, value)
+            if value.author == me and node.core is not None:
+                amending.own_policy(node, value)
+                amending.true_steps(node, value)
 
     def folded(self, node: Node, fold: ev.Fold, digest: bytes) -> None:
         """G1: equal frozen lists give equal states."""

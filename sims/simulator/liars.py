@@ -357,9 +357,7 @@ def breaks_chain(node: Node, data: bytes) -> Told | None:
     kept = [record for record in records if record.value.author != core.me]
     heads = {core.me: Head(core.me, seq, orphan.digest)} | {h.author: h for h in block.cut if h.author != core.me}
     # Everything else about the header is right: it matches the fold of the records.
-    state = close_rounds(
-        core.charter, apply_records(core.ledger, order([*kept, orphan])), (), block.height
-    )
+    state = close_rounds(core.charter, apply_records(core.ledger, order([*kept, orphan])), (), block.height)
     state = replace(state, height=block.height)
     lie = replace(
         block,

@@ -80,10 +80,10 @@ def limits(charter: Charter, **changed: int) -> Changes:
     return Changes(limits=(replace(now, **changed),))
 
 
-def head(charter: Charter, name: str, bound: int = 1000, **changed: object) -> ComponentSpec:
+def head(charter: Charter, name: str, bound: int = 1000, rule: str = "mean") -> ComponentSpec:
     tensors = (TensorSpec("weight", (8,), bound),)
     base = base_digest(base_vector(charter.seed, name, tensors))
-    return replace(charter.specs[T], name=name, tensors=tensors, base=base, **changed)
+    return replace(charter.specs[T], name=name, tensors=tensors, base=base, rule=rule)
 
 
 def test_an_amendment_is_in_force_from_the_block_after_a_quorum_passed_it(house: House) -> None:
@@ -243,7 +243,10 @@ OPENED: dict[str, Callable[[Charter], Opening]] = {
         (Modality("v", "audio", 4, 8),), (Task("new", "binary", 2, ("v",)),), (), (head(c, "head/new"),)
     ),
     "no component of it opens": lambda c: Opening(
-        (), (Task("idle", "binary", 2, ("made-up",)), Task("new", "binary", 2, ("made-up",))), (), (head(c, "head/new"),)
+        (),
+        (Task("idle", "binary", 2, ("made-up",)), Task("new", "binary", 2, ("made-up",))),
+        (),
+        (head(c, "head/new"),),
     ),
     "data under": lambda c: Opening(
         (Modality("v", "audio", 4, 8),),
@@ -320,4 +323,4 @@ def test_nobody_else_than_members_votes(house: House) -> None:
     house.decide([house.record(house.ids[0], house.motion(KINDS["median"](house.charter)))])
     with pytest.raises(RemoteProtocolError, match="not-a-member"):
         next_state(house.ledger, [house.record(stranger, Ballot(house.ledger.roll.motions[0].digest, 1))], [])
-    assert GENESIS != house.ledger.block
+    assert house.ledger.block != GENESIS

@@ -174,11 +174,7 @@ def test_any_order_of_arrival_gives_the_same_state(data: st.DataObject) -> None:
         shuffled = data.draw(st.permutations(records))
         states = set()
         for arrival in (records, shuffled):
-            closes = (
-                [Close(T, number)]
-                if closable(book.charter, fold.apply_records(before, order(arrival)), T)
-                else []
-            )
+            closes = [Close(T, number)] if closable(book.charter, fold.apply_records(before, order(arrival)), T) else []
             state, block = next_state(before, order(arrival), closes)
             states.add((state_digest(state), block.id))
         assert len(states) == 1
@@ -414,9 +410,7 @@ def test_rounds_close_in_their_order_with_enough_updates(book: Book) -> None:
         refuses("not-closable", next_state, book.ledger, spare, close)
     book.heads[b.public_key] = book.ledger.heads[b.public_key]
     book.block(book.update(b, 1), close=[1])
-    refuses(
-        "close-order", next_state, book.ledger, [book.record(a, kind="x")], [Close(T, 2), Close(T, 2)]
-    )
+    refuses("close-order", next_state, book.ledger, [book.record(a, kind="x")], [Close(T, 2), Close(T, 2)])
 
 
 def test_a_round_closes_without_a_record_in_its_block(book: Book) -> None:

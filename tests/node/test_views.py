@@ -112,6 +112,11 @@ def live(cluster: Cluster) -> Live:
     )
 
 
+def under(context: Context, charter: Charter) -> Context:
+    """The same ledger with another charter in force."""
+    return replace(context, ledger=replace(context.ledger, charter=charter))
+
+
 def private(context: Context) -> Charter:
     """The same charter with a budget of ε = 4 at δ = 1e-5, a quarter of it kept for recovery."""
     learning = context.charter.learning
@@ -431,7 +436,7 @@ def put(number: int, round_: int, epsilon: int, steps: int = 4, noise: int = 1_5
 def test_privacy_shows_the_log_and_the_strictest_budget(context: Context) -> None:
     noised = tuple(replace(spec, noise_multiplier=1_500_000) for spec in context.charter.components)
     charter = replace(private(context), components=noised)
-    context = replace(context, charter=charter, published=frozenset({101}))
+    context = replace(under(context, charter), published=frozenset({101}))
     context.store.apply([put(101, 1, 900), put(102, 2, 1300)])
     shown = views.privacy(context, own(context))
     (line,) = shown["modalities"]
@@ -454,7 +459,7 @@ def test_privacy_shows_the_log_and_the_strictest_budget(context: Context) -> Non
 def test_epsilon_spent_is_that_of_the_last_reservation(tmp_path: Path, cluster: Cluster) -> None:
     with Store.open(tmp_path / "draws.db", cluster.charter.federation) as store:
         context = views.offline(cluster.charter, store)
-        context = replace(context, charter=private(context))
+        context = under(context, private(context))
         store.apply([put(1, 1, 900), put(2, 2, 1300)])
         (line,) = views.privacy(context, own(context))["modalities"]
         assert line["epsilon_spent"] == 1.3
@@ -469,7 +474,7 @@ def test_the_forecast_counts_rounds_that_fit_and_names_the_last(cluster: Cluster
     with Store.open(tmp_path / "draws.db", cluster.charter.federation) as store:
         context = views.offline(cluster.charter, store)
         assert views.forecast(context, own(context, "open"))["modalities"] == {}  # nothing asks for an ε
-        context = replace(context, charter=private(context))
+        context = under(context, private(context))
         assert views.forecast(context, own(context))["modalities"] == {"made-up": None}  # nothing was drawn
         assert views.retraining_cost(context, own(context), 5) == []
         store.apply([put(1, 6, 900, steps=20)])
@@ -490,7 +495,7 @@ def test_the_forecast_counts_rounds_that_fit_and_names_the_last(cluster: Cluster
         for policy in ("never", "open"):
             free = replace(private(context).learning.floors[0], policy="open")
             loose = replace(context.charter, learning=replace(context.charter.learning, floors=(free,)))
-            later = views.forecast(replace(context, charter=loose), own(replace(context, charter=loose), policy))
+            later = views.forecast(under(context, loose), own(under(context, loose), policy))
             assert known(later["student"])["epsilon"] == spent, "what was spent stays spent"
         lost = ev.PutReservation(
             2, put(2, 8, 0).parts, 100_000, 0, (("made-up", 950),), (("made-up", DpEvents(100_000, 9_000_000, 1)),)
@@ -508,7 +513,7 @@ def test_a_spent_budget_is_told_and_what_to_do(cluster: Cluster, tmp_path: Path)
     with Store.open(tmp_path / "draws.db", cluster.charter.federation) as store:
         context = views.offline(cluster.charter, store)
         noised = tuple(replace(spec, noise_multiplier=1_500_000) for spec in context.charter.components)
-        context = replace(context, charter=replace(private(context), components=noised))
+        context = under(context, replace(private(context), components=noised))
         store.apply([put(1, 1, 1900)])
         assert views.privacy(context, own(context, epsilon=3000))["notes"] == []
         (note,) = views.privacy(context, own(context, epsilon=1000))["notes"]
@@ -556,9 +561,9 @@ def test_a_plan_adds_to_what_is_spent(context: Context) -> None:
     charter = private(context)
     noises = {"head/task0": 1_500_000, "head/task1": 1_500_000}
     plan: Any = {"rounds": 10, "steps": 4, "sample_rate": 100_000, "noises": noises}
-    (fresh,) = views.privacy_plan(charter, own(replace(context, charter=charter)), **plan)["modalities"]
+    (fresh,) = views.privacy_plan(charter, own(under(context, charter)), **plan)["modalities"]
     spent = [put(1, 1, 900)]
-    (more,) = views.privacy_plan(charter, own(replace(context, charter=charter)), **plan, spent=spent)["modalities"]
+    (more,) = views.privacy_plan(charter, own(under(context, charter)), **plan, spent=spent)["modalities"]
     assert 0 < known(fresh["epsilon"]) < known(more["epsilon"])
     assert fresh["components"] == ["head/task0", "head/task1"]
     values = [known(point["epsilon"]) for point in fresh["by_round"]]
@@ -595,7 +600,7 @@ def test_a_budget_that_runs_out_says_not_before_which_day_at_the_charters_pace(
     def found(pace_days: int) -> str:
         charter = context.charter
         paced = replace(charter, rules=replace(charter.rules, pace=pace_days * 86_400_000))
-        shown = views.status(replace(context, charter=paced, live=state))
+        shown = views.status(replace(under(context, paced), live=state))
         return next(note for note in shown["notes"] if "runs out" in note)
 
     assert f"runs out after round {last}, if nothing changes" in found(0)

@@ -2,7 +2,7 @@
 
 from ....consensus.ledger import Ledger
 from ....crypto.errors import RemoteProtocolError
-from ....protocol.amendment import amended
+from ....protocol.amendment import amended, load
 from ....protocol.charter import Charter
 from ....protocol.update import UpdateHeader
 from ..cluster import Node
@@ -21,6 +21,9 @@ def charter_at(seen: Observed, now: Ledger, height: int) -> Charter:
     for outcome in now.roll.outcomes:
         if outcome.motion.action != "amend" or outcome.result != "passed" or outcome.height >= height:
             continue
+        number = load(outcome.motion.statement, seen.cluster.federation).number
+        if number != charter.number + 1:
+            raise InvariantError("G10", f"amendment {number} passed after {charter.number}")
         key = (charter.digest, outcome.motion.statement)
         if key not in seen.charters:
             try:

@@ -61,7 +61,7 @@ def traced(seen: Observed, before: Ledger, now: Ledger) -> None:
         if is_statistic:
             once_a_member(name, now)
         for round_ in component.rounds[seen.rounds.get(name, 0) :]:
-            hosts = hosts_at_close(seen, before, now, name) - set(now.expelled)
+            hosts = hosts_at_close(before, now, name) - set(now.expelled)
             seen.rounds[name] = round_.number
             where = f"{name} round {round_.number}"
             charter = charter_at(seen, now, round_.height)
@@ -88,7 +88,7 @@ def traced(seen: Observed, before: Ledger, now: Ledger) -> None:
                     raise InvariantError("G4", f"{where} counts an update with {len(held)} acknowledgements")
 
 
-def hosts_at_close(seen: Observed, before: Ledger, now: Ledger, name: str) -> set[bytes]:
+def hosts_at_close(before: Ledger, now: Ledger, name: str) -> set[bytes]:
     """Return the hosts whose acknowledgements count in a block that closed a round: frozen at the close before.
 
     Those that offer it gather at any time before the first close, for a statistic, and while too few train.
@@ -116,7 +116,7 @@ def kept(seen: Observed, node: Node, before: Ledger) -> None:
     assert core is not None
     for name, component in core.ledger.components.items():
         for round_ in component.rounds[before.components[name].round if name in before.components else 0 :]:
-            hosts = hosts_at_close(seen, before, core.ledger, name)
+            hosts = hosts_at_close(before, core.ledger, name)
             for entry in round_.entries:
                 held = [n for n in seen.cluster.honest() if entry.blob in n.store.blobs]
                 bound = [n for n in seen.cluster.honest() if n.index not in seen.lost]

@@ -12,7 +12,7 @@ from ..promise import InvariantError
 from .observed import Observed, is_taken, update_in
 
 
-def forgotten(seen: Observed, now: Ledger) -> None:
+def forgotten(now: Ledger) -> None:
     """G7: no frozen list still has what a withdrawal in force covers, but beyond the horizon."""
     for withdrawal in now.withdrawn:
         for name, last in withdrawal.rounds:

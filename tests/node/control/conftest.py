@@ -65,6 +65,7 @@ class FakeLearner:
 class FakeDaemon:
     def __init__(self, home: Home, charter: Charter, core: NodeState, store: Store) -> None:
         self.home, self.charter, self.core, self.store = home, charter, core, store
+        self.founding = charter
         self.config = Config()
         self.network = FakeNetwork([core.me, *(m.key for m in charter.members if m.key != core.me)])
         core.options = replace(core.options, addresses=(ADDRESS,))

@@ -33,6 +33,8 @@ WITHDRAWAL = "collegium.consensus.withdrawal"
 MEMBERSHIP, MOTIONS = "collegium.consensus.membership", "collegium.node.core.motions"
 POOL, BLOCKS, RECORDS = "collegium.node.core.pool", "collegium.protocol.blocks", "collegium.protocol.records"
 OFFERS, TRAINERS = "collegium.node.core.offers", "collegium.consensus.trainers"
+AMENDING, AMENDMENT = "collegium.node.core.amending", "collegium.protocol.amendment"
+STATE, POLICY, UPDATE = "collegium.node.core.state", "collegium.node.privacy.policy", "collegium.protocol.update"
 RULES, SIGNING = "collegium.consensus.rules", "collegium.protocol.signing"
 
 
@@ -279,7 +281,7 @@ MUTATIONS = (
         (
             (
                 ROUNDS,
-                'limit = charter.rules.max_staleness if spec.rule == "mean" else 0',
+                'limit = charter.rules.max_staleness if charter.rule(name) == "mean" else 0',
                 "limit = charter.rules.max_staleness",
             ),
         ),
@@ -374,8 +376,8 @@ MUTATIONS = (
         (
             (
                 HEIGHTS,
-                "e not in before.components[name].erasures and name not in state.hosted",
-                "e not in before.components[name].erasures",
+                "if e not in older and name not in state.hosted]",
+                "if e not in older]",
             ),
         ),
         "withdrawal",
@@ -689,6 +691,116 @@ MUTATIONS = (
         "reserves-end-unevenly",
         1,
         ("expect.used",),
+    ),
+    Mutation(
+        "an amendment is in force within its block",
+        (
+            (
+                FOLD,
+                "close_rounds(ledger.charter, apply_records(ledger, records, trusted=trusted), closes, height)",
+                "(lambda s: close_rounds(s.voted or s.charter, s, closes, height))"
+                "(apply_records(ledger, records, trusted=trusted))",
+            ),
+        ),
+        "amendment-retires",
+        1,
+        ("G1",),
+    ),
+    Mutation(
+        "two amendments of one number pass",
+        ((AMENDMENT, "    if amendment.number != charter.number + 1:\n", "    if False:\n"),),
+        "amendments-at-once",
+        1,
+        ("G10",),
+    ),
+    Mutation(
+        "updates in flight are not judged by a new charter",
+        ((FOLD, "if _is_allowed(p.header, charter) and not _is_outdated", "if not _is_outdated"),),
+        "amendment-voids",
+        2,
+        ("G10",),
+    ),
+    Mutation(
+        "a retired component goes on",
+        (
+            (ROUNDS, "spec is not None and name not in charter.retired and len(", "spec is not None and len("),
+            (UPDATE, "    if header.component in charter.retired:\n", "    if False:\n"),
+            (STATE, "[name for name in self.hosted if name not in charter.retired]", "list(self.hosted)"),
+            (TRAINING, "if name in state.learner and name not in state.charter.retired]", "if name in state.learner]"),
+        ),
+        "amendment-retires",
+        1,
+        ("G10",),
+    ),
+    Mutation(
+        "an amendment passes by its author's vote",
+        (
+            (
+                MEMBERSHIP,
+                '        case "admit" | "amend" | "rewind":\n            return frozenset(members)\n',
+                '        case "amend":\n            return frozenset((motion.author,))\n'
+                '        case "admit" | "rewind":\n            return frozenset(members)\n',
+            ),
+        ),
+        "liar-amends-alone",
+        1,
+        ("G2",),
+    ),
+    Mutation(
+        "nobody takes part in what opens",
+        ((AMENDING, "hosted=event.hosted", "hosted=state.options.hosted"),),
+        "amendment-opens",
+        1,
+        ("expect.rounds",),
+    ),
+    Mutation(
+        "a run under an older recipe is declared as one of the new",
+        ((AMENDING, "    if run is not None and (", "    if run is not None and not run and ("),),
+        "amendment-voids",
+        1,
+        ("G6",),
+    ),
+    Mutation(
+        "a vote overrules a member's own policy",
+        (
+            (
+                POLICY,
+                '            if policy.policy == "dp" and not specs',
+                '            if policy.policy == "" and not specs',
+            ),
+            (POLICY, '        elif policy.policy == "dp":\n', '        elif policy.policy == "":\n'),
+        ),
+        "amendment-against-a-policy",
+        1,
+        ("G6",),
+    ),
+    Mutation(
+        "a voted rule is not that of the rounds after it",
+        ((ROUNDS, '        rule = c.rules[-1][1] if c.rules else ""\n', '        rule = ""\n'),),
+        "amended-then-joined",
+        1,
+        ("G10",),
+    ),
+    Mutation(
+        "no round makes room after void updates",
+        ((FOLD, "    if _tightened(before, charter) and ", "    if not charter and "),),
+        "amendments-at-once",
+        1,
+        ("expect.rounds",),
+    ),
+    Mutation(
+        "the core asks the founding charter",
+        (
+            (
+                STATE,
+                "        self.federation = ledger.federation\n",
+                "        self.federation, self.at_first = ledger.federation, ledger.charter\n",
+            ),
+            (STATE, "        return self.ledger.charter\n", "        return self.at_first\n"),
+        ),
+        "amendment-needs-everybody",
+        1,
+        ("G1",),
     ),
 )
 

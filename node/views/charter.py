@@ -1,0 +1,106 @@
+"""The charter in force: how it came to be what it is, and what one charter has otherwise than another (G10)."""
+
+from collections.abc import Iterator
+
+from ...crypto.errors import UsageError
+from ...protocol.amendment import Limits, Recipe, amended
+from ...protocol.charter import Charter
+from ...protocol.components import ComponentSpec
+from .context import Context
+from .shapes_charter import AmendmentShown, CharterHistory, Difference
+
+UNITS = {"round_deadline": "ms", "pace": "ms", "sample_rate": "millionths", "recovery_share": "millionths"}
+
+
+def charter_at(context: Context, height: int | None) -> Charter:
+    """Return the charter by which the block at a height is judged; None: the next one. Raises UsageError."""
+    top = context.ledger.height
+    if height is not None and not 1 <= height <= top + 1:
+        raise UsageError(f"There is no block {height} here", f"The last one is {top}, and the next one {top + 1}.")
+    charter = context.founding
+    for passed, statement in context.ledger.amendments:
+        if height is None or passed < height:
+            charter = amended(charter, statement)
+    return charter
+
+
+def charter_history(context: Context) -> CharterHistory:
+    """Return the amendments in force, in order, each with what it changed."""
+    charter, shown = context.founding, list[AmendmentShown]()
+    for height, statement in context.ledger.amendments:
+        after = amended(charter, statement)
+        shown.append(
+            {
+                "number": after.number,
+                "passed_at_height": height,
+                "in_force_from_height": height + 1,
+                "charter": after.digest.hex(),
+                "changes": differences(charter, after),
+            }
+        )
+        charter = after
+    return {
+        "federation": context.founding.federation.hex(),
+        "founding": context.founding.digest.hex(),
+        "height": context.ledger.height,
+        "in_force": charter.digest.hex(),
+        "amendments": shown,
+    }
+
+
+def differences(before: Charter, after: Charter) -> list[Difference]:
+    """Return what the second charter has otherwise than the first, in a fixed order."""
+    return [{"what": what, "before": old, "after": new} for what, old, new in _differ(before, after)]
+
+
+def _differ(before: Charter, after: Charter) -> Iterator[tuple[str, str | None, str | None]]:
+    for what, old, new in (
+        ("modality", {m.name: m for m in before.learning.modalities}, {m.name: m for m in after.learning.modalities}),
+        ("task", {t.name: t for t in before.learning.tasks}, {t.name: t for t in after.learning.tasks}),
+    ):
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                yield f"{what} {name}", _part(old.get(name)), _part(new.get(name))
+    for name in sorted(before.specs.keys() | after.specs.keys()):
+        yield from _component(before, after, name)
+    for what, names in (("rules", Limits.__slots__), ("learning", Recipe.__slots__)):
+        old_part, new_part = getattr(before, what), getattr(after, what)
+        for name in names:
+            values = [f"{getattr(part, name)} {UNITS.get(name, '')}".rstrip() for part in (old_part, new_part)]
+            if values[0] != values[1]:
+                yield name, values[0], values[1]
+    for name in sorted({f.modality for f in before.learning.floors} & {f.modality for f in after.learning.floors}):
+        if before.learning.floor(name) != after.learning.floor(name):
+            yield f"floor of {name}", str(before.learning.floor(name)), str(after.learning.floor(name))
+
+
+def _component(before: Charter, after: Charter, name: str) -> Iterator[tuple[str, str | None, str | None]]:
+    old, new = before.component(name), after.component(name)
+    if old is None or new is None:
+        yield (
+            f"component {name}",
+            None if old is None else _spec(before, old),
+            None if new is None else _spec(after, new),
+        )
+        return
+    if before.rule(name) != after.rule(name):
+        yield f"rule of {name}", before.rule(name), after.rule(name)
+    if old.min_updates != new.min_updates:
+        yield f"min_updates of {name}", str(old.min_updates), str(new.min_updates)
+    if (name in before.retired) != (name in after.retired):
+        yield f"rounds of {name}", "open", "retired"
+
+
+def _part(part: object) -> str | None:
+    if part is None:
+        return None
+    kind, modalities = getattr(part, "kind", ""), getattr(part, "modalities", None)
+    if modalities is not None:
+        return f"{kind}, {getattr(part, 'classes', 0)} classes, reads {', '.join(modalities)}"
+    return f"{kind}, width {getattr(part, 'width', 0)}, length {getattr(part, 'length', 0)}"
+
+
+def _spec(charter: Charter, spec: ComponentSpec) -> str:
+    noise = f"noise {spec.noise_multiplier / 1e6:g}" if spec.noise_multiplier else "no noise"
+    learns = ", ".join(sorted(charter.learning.upstream(spec.name)))
+    return f"{spec.architecture}, {spec.dimension} parameters, {noise}, learns from {learns}"
