@@ -401,7 +401,8 @@ def test_updates_beyond_the_refold_horizon_are_told_and_not_withdrawn(
     mine = {r.number: e.update for r in component.rounds for e in r.entries if e.author == daemon.core.me}
     assert {component.round - 1, component.round} <= mine.keys()
     rules = replace(daemon.charter.rules, refold_horizon=1)
-    monkeypatch.setattr(daemon.core, "charter", replace(daemon.charter, rules=rules))
+    other = replace(daemon.core.ledger, charter=replace(daemon.charter, rules=rules))
+    monkeypatch.setattr(daemon.core, "ledger", other)
     daemon.seen = Seen(frozenset(mine.values()), frozenset(), in_data=True)
     answer = call(daemon, "POST", "/unlearn/students", json={"subjects": ["s-17"]}).json()
     assert (answer["withdrawn_updates"], answer["beyond_refold_horizon"]) == (1, len(mine) - 1)

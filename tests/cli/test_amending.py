@@ -1,0 +1,119 @@
+"""`charter amend`, `history`, `diff`, `show --at`, and both verifiers, on the home of a node whose charter changed."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from collegium.node.core import events as ev
+from collegium.node.core.motions import undecided
+from collegium.node.home import Home
+from collegium.node.verify import outsiders
+from collegium.sims.paper import verifying
+from collegium.sims.scenarios.amending import statement
+from collegium.sims.simulator.cluster import Cluster
+from collegium.sims.simulator.invariants import Invariants
+
+from .conftest import fill
+
+if TYPE_CHECKING:
+    from .conftest import Run
+
+
+def _amend(cluster: Cluster, what: str) -> None:
+    latest = cluster.latest()
+    assert latest is not None
+    number = latest.charter.number
+    said = statement(latest.charter, what)
+    cluster.nodes[0].deliver(ev.ProposeMotion("amend", latest.federation, said, "", 1000))
+
+    def done() -> bool:
+        for node in cluster.nodes:
+            assert node.core is not None
+            for motion in undecided(node.core.ledger, node.core.me):
+                node.deliver(ev.Cast(motion.digest, True))
+        return all(node.core is not None and node.core.charter.number == number + 1 for node in cluster.nodes)
+
+    assert cluster.run(done)
+
+
+@pytest.fixture(scope="module")
+def amended_cluster() -> Cluster:
+    """Four members that opened a modality with a task after round 1, and then let rounds close by the median."""
+    cluster = Cluster(4, 7, Invariants, rounds=4)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(1))
+    _amend(cluster, "a voice")
+    _amend(cluster, "median")
+    # The rounds of both go on to the end of the plan.
+    assert cluster.run(lambda: cluster.all_closed(4))
+    return cluster
+
+
+@pytest.fixture
+def home(amended_cluster: Cluster, tmp_path: Path) -> Home:
+    home = Home(tmp_path / "amended")
+    fill(home, amended_cluster, amended_cluster.nodes[1])
+    return home
+
+
+def test_the_history_of_a_charter_is_shown_and_each_charter_that_was_in_force(run: "Run", home: Home) -> None:
+    found = run("charter", "history", "--home", home.root, "--json").value
+    first, second = found["amendments"]
+    assert found["founding"] == found["federation"]
+    assert found["in_force"] == second["charter"]
+    assert [change["what"] for change in first["changes"]] == ["modality voice", "task digit", "component head/digit"]
+    assert second["changes"] == [{"what": "rule of head/task0", "before": "mean", "after": "median"}]
+    at = first["in_force_from_height"]
+    founding = run("charter", "show", "--home", home.root, "--json").value
+    assert run("charter", "show", "--at", at - 1, "--home", home.root, "--json").value["charter"] == founding["charter"]
+    shown = run("charter", "show", "--at", at, "--home", home.root)
+    assert "head/digit" in shown.out
+    assert "after 1 amendments" in shown.out
+    assert run("charter", "show", "--at", 9999, "--home", home.root).code == 2
+    text = run("charter", "history", "--home", home.root)
+    assert "head/digit" in text.out
+    assert text.code == 0
+
+
+def test_two_heights_are_compared(run: "Run", home: Home) -> None:
+    found = run("charter", "diff", "--home", home.root, "--json").value
+    assert [d["what"] for d in found["differences"]] == [
+        "modality voice",
+        "task digit",
+        "component head/digit",
+        "rule of head/task0",
+    ]
+    assert run("charter", "diff", 1, 1, "--home", home.root, "--json").value["differences"] == []
+    assert run("charter", "diff", 1, 9999, "--home", home.root).code == 2
+
+
+def test_an_amendment_is_looked_at_before_it_is_proposed(run: "Run", home: Home) -> None:
+    """G10: what cannot be is refused with the reason; a dry run needs no daemon and changes nothing."""
+    look = ("charter", "amend", "--dry-run", "--home", home.root)
+    found = run(*look, "--retire", "head/digit", "--pace", "24h", "--rule", "head/task0=mean", "--json").value
+    assert found["number"] == 3
+    assert {(c["what"], c["after"]) for c in found["changes"]} == {
+        ("rounds of head/digit", "retired"),
+        ("rule of head/task0", "mean"),
+        ("pace", "86400000 ms"),
+    }
+    assert run(*look).code == 2
+    assert run(*look, "--retire", "head/none").code == 5
+    assert run(*look, "--horizon", 1).code == 5
+    assert run(*look, "--rule", "head/task0=sometimes").code == 5
+    assert run(*look, "--rule", "head/none=mean").code == 2
+    assert run(*look, "--min-updates", "head/task0=x").code == 2
+    assert run("charter", "amend", "--pace", "24h", "--yes", "--home", home.root).code not in (0, 1)  # no daemon
+
+
+def test_both_verifiers_reach_the_charter_in_force(run: "Run", home: Home, tmp_path: Path) -> None:
+    """G10: from the founding charter and the votes alone, each by code of its own."""
+    in_force = run("charter", "history", "--home", home.root, "--json").value["in_force"]
+    checked = run("ledger", "verify", "--home", home.root, "--json").value
+    assert checked["charter"] == {"digest": in_force, "amendments": 2}
+    with outsiders.source_of(home) as source:
+        data = b"".join(outsiders.export(source))
+    lines = verifying.load_independent().verify(io.BytesIO(data))
+    assert f"charter in force: {in_force} after 2 amendments" in lines
