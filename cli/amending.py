@@ -83,7 +83,7 @@ def amend(
     limits = _limits(charter, deadline, pace, staleness, records, horizon)
     recipe = _recipe(charter, steps, sample_rate, rounds, min_students)
     changes = Changes(
-        opening=_opening(charter, len(context.ledger.members), model, (epsilon, delta, rounds)),
+        opening=opening_of(charter, len(context.ledger.members), model, (epsilon, delta, rounds)),
         retire=tuple(sorted(set(retire or []))),
         closing=_closing(charter, rule, min_updates),
         limits=() if limits is None else (limits,),
@@ -256,7 +256,7 @@ def _pairs(charter: "Charter", texts: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _opening(
+def opening_of(
     charter: "Charter", members: int, model: Path | None, budget: tuple[float | None, float | None, int | None]
 ) -> "tuple[Opening, ...]":
     """Return what a model file has that the charter lacks. Raises UsageError if it changes what is there."""
@@ -293,6 +293,13 @@ def _opening(
                     f"{model} has {what} {name} otherwise than the charter in force",
                     "What exists keeps its shape: write it as it was, or under another name.",
                 )
+    for spec in specs:
+        old = charter.component(spec.name)
+        if old is not None and (old.architecture, old.tensors) != (spec.architecture, spec.tensors):
+            raise UsageError(
+                f"{model} has component {spec.name} in another shape than the charter in force",
+                "What exists keeps its shape: leave [model], and the tables of what is there, as they were.",
+            )
     fresh = tuple(spec for spec in specs if spec.name not in charter.specs)
     if not fresh:
         raise UsageError(
