@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..crypto.errors import RefusedError, RemoteProtocolError, UsageError
+from ..crypto.errors import CorruptError, RefusedError, RemoteProtocolError, UsageError
 from ..protocol.bounds import MAX_DEADLINE, MAX_ROUNDS, MIN_DEADLINE
 from . import founding
 from .drawing import DeltaOption, EpsilonOption, ModelOption
@@ -17,8 +17,9 @@ from .output import confirm, emit, facts, table
 from .read import from_store
 
 if TYPE_CHECKING:
+    from ..node.home import Home
     from ..node.views import Context
-    from ..node.views.shapes_charter import Difference
+    from ..node.views.shapes_charter import Difference, Exposure
     from ..protocol.amendment import Amendment, Closing, Limits, Opening, Recipe
     from ..protocol.charter import Charter
 
@@ -100,6 +101,7 @@ def amend(
             f"This amendment cannot be: {error.detail}", "Change it, and look again with --dry-run."
         ) from error
     found = _shown(context, charter, after, amendment)
+    found["own_students"] = _own(place, charter, after)
     if dry_run:
         emit(found, as_json, lambda out: _show(out, found))
         return
@@ -112,6 +114,30 @@ def amend(
     before = known_motions(client)
     client.propose("amend", statement=statement.hex(), reason=reason, heights=heights)
     follow(client, "amend", charter.federation.hex(), wait, as_json, before)
+
+
+def effect(
+    motion: Annotated[str, typer.Argument(metavar="MOTION", help="A prefix of its id; without one the open one.")] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what an open amendment changes, and what it does to the ε of this institution's own students."""
+    from ..protocol.amendment import amended, load
+
+    place = existing_home(home)
+    context = from_store(place, lambda context: context)
+    named = [
+        m for m in context.ledger.roll.motions if m.action == "amend" and m.digest.hex().startswith(motion.lower())
+    ]
+    if len(named) != 1:
+        raise UsageError(
+            f"{len(named)} open amendments are meant by {motion!r}", "`collegium peer motions` lists them: give an id."
+        )
+    after = amended(context.charter, named[0].statement)
+    amendment = load(named[0].statement, context.ledger.federation)
+    found = {"motion": named[0].digest.hex(), **_shown(context, context.charter, after, amendment)}
+    found["own_students"] = _own(place, context.charter, after)
+    emit(found, as_json, lambda out: _show(out, found))
 
 
 def history(home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -188,6 +214,33 @@ def _shown(context: "Context", charter: "Charter", after: "Charter", amendment: 
 def _show(out: Any, found: Mapping[str, Any]) -> None:
     facts(out, [("amendment", found["number"]), ("needs", f"{found['needed']} of {found['members']} members")])
     _differences(out, found["changes"])
+    rows = [
+        (e["modality"], e["noise_before"], e["noise_after"], e["epsilon_before"], e["epsilon_after"], e["budget"])
+        for e in found["own_students"]
+    ]
+    columns = ("modality here", "σ before", "σ after", "ε of the plan before", "ε after", "your budget")
+    table(out, columns, rows, empty="Nothing changes for this institution's own students.")
+    for entry in found["own_students"]:
+        for name, why in entry["refused_here"].items():
+            out.print(f"This node will take no part in {name}: {why}.")
+
+
+def _own(place: "Home", charter: "Charter", after: "Charter") -> "list[Exposure]":
+    """Return what changes for the students of this home; nothing where it has no data, or they cannot be read."""
+    from ..node.home.config import load
+    from ..node.home.policies import policies, wanted_components
+    from ..node.views.exposure import exposures
+    from .output import say
+
+    try:
+        config = load(place.config)
+        if config.data.path is None:
+            return []
+        engaged = tuple(wanted_components(config, side)[0] for side in (charter, after))
+        return exposures(charter, after, (engaged[0], engaged[1]), policies(config, after))
+    except (UsageError, CorruptError) as error:
+        say(f"warning: what it does to this institution's students is not known: {error}")
+        return []
 
 
 def _limits(
@@ -294,8 +347,8 @@ def opening_of(
                     "What exists keeps its shape: write it as it was, or under another name.",
                 )
     for spec in specs:
-        old = charter.component(spec.name)
-        if old is not None and (old.architecture, old.tensors) != (spec.architecture, spec.tensors):
+        there = charter.component(spec.name)
+        if there is not None and (there.architecture, there.tensors) != (spec.architecture, spec.tensors):
             raise UsageError(
                 f"{model} has component {spec.name} in another shape than the charter in force",
                 "What exists keeps its shape: leave [model], and the tables of what is there, as they were.",

@@ -151,6 +151,7 @@ def model_(
 app.command("amend")(amending.amend)
 app.command("history")(amending.history)
 app.command("diff")(amending.diff)
+app.command("effect")(amending.effect)
 
 
 @app.command("show")

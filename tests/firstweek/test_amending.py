@@ -58,6 +58,9 @@ key = "Pupil"
 name = "person"
 kind = "tabular"
 columns = [{ name = "Age", low = 10, high = 20 }]
+[split]
+share = 0.25
+salt = "2026"
 [[task]]
 name = "passed"
 kind = "binary"
@@ -99,7 +102,9 @@ def write_pupils(folder: Path, seed: int) -> None:
 
 def predicted(school: School, data: Path) -> list[tuple[Any, Any]]:
     found = school.ask("predict", data, "--task", "passed")["predictions"]
-    return [(row["passed"], [value for key, value in sorted(row.items()) if key.startswith("passed:")]) for row in found]
+    return [
+        (row["passed"], [value for key, value in sorted(row.items()) if key.startswith("passed:")]) for row in found
+    ]
 
 
 @pytest.mark.soak

@@ -73,7 +73,10 @@ def logits(charter: Charter, inputs: Inputs) -> dict[str, torch.Tensor]:
             base = base + 0.3 * np.sin(np.arange(base.size) + len(spec.name)).astype(np.float32)
         model.load(spec, base)
     with torch.no_grad():
-        return model({name: pair for name, pair in inputs.items() if name in {m.name for m in charter.learning.modalities}})
+        found: dict[str, torch.Tensor] = model(
+            {name: pair for name, pair in inputs.items() if name in {m.name for m in charter.learning.modalities}}
+        )
+    return found
 
 
 def inputs_of(missing: frozenset[str]) -> Inputs:
@@ -86,9 +89,13 @@ def inputs_of(missing: frozenset[str]) -> Inputs:
     return made
 
 
-@pytest.mark.parametrize("backbone", ["backbone = 4", "backbone = 4\nlayers = 1", ""], ids=["mlp", "transformer", "sum"])
+@pytest.mark.parametrize(
+    "backbone", ["backbone = 4", "backbone = 4\nlayers = 1", ""], ids=["mlp", "transformer", "sum"]
+)
 @pytest.mark.parametrize("missing", [frozenset(), frozenset({"voice"}), frozenset({"person"})], ids=str)
-def test_the_old_tasks_have_equal_logits_before_and_after(tmp_path: Path, backbone: str, missing: frozenset[str]) -> None:
+def test_the_old_tasks_have_equal_logits_before_and_after(
+    tmp_path: Path, backbone: str, missing: frozenset[str]
+) -> None:
     old, new = tmp_path / "before.toml", tmp_path / "after.toml"
     old.write_text(BEFORE.format(backbone=backbone))
     new.write_text(AFTER.format(backbone=backbone))
