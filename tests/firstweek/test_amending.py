@@ -130,8 +130,8 @@ def test_g10_a_running_federation_opens_a_voice_and_a_task(found: Found, tmp_pat
     federation.each("node", "pause")
 
     def rest() -> bool:
-        shown = first.get("/components")
-        return all(c["certified"] and c["certified"]["round"] == c["round"] for c in shown)  # type: ignore[attr-defined,index]
+        shown = first.status()["components"]
+        return all(c["certified_round"] == c["round"] for c in shown)
 
     federation.wait(rest, "the last round is certified")
     before, heights = predicted(first, folders[0]), first.status()["height"]
