@@ -212,7 +212,11 @@ def _too_few(context: Context, c: ComponentLedger) -> Iterable[Note]:
             " closes until more do, and none of them spends ε on it meanwhile.",
             "What helps is a member that joins, or one that can go on (`collegium component list`).",
         )
-    elif ledger.fault_model == "byzantine" and spec.rule != "mean" and rules.faults(count) < rules.faults(hosts):
+    elif (
+        ledger.fault_model == "byzantine"
+        and context.charter.rule(spec.name) != "mean"
+        and rules.faults(count) < rules.faults(hosts)
+    ):
         faulty = rules.faults(count)
         yield Note(
             NoteKind.FEWER_FAULTS_TOLERATED,
