@@ -39,7 +39,8 @@ def accompanied(seen: Observed, node: Node, part: ev.Noised) -> None:
     Members are counted that are no host, and liars whatever they say: too many, never too few.
     """
     cluster, me = seen.cluster, node.identity.public_key
-    spec = cluster.charter.component(part.component)
+    charter = node.core.charter if node.core is not None else cluster.charter
+    spec = charter.component(part.component)
     assert spec is not None
     if spec.is_statistic:
         return
@@ -50,7 +51,7 @@ def accompanied(seen: Observed, node: Node, part: ev.Noised) -> None:
         body = update_in(record.value)
         if body is not None:
             header = open_gossip(UpdateHeader, body.header, cluster.federation, trusted=True).value
-            stale = cluster.charter.rules.max_staleness
+            stale = charter.rules.max_staleness
             if header.component == part.component and header.round + stale >= part.round:
                 able.add(header.author)
     if len(able) < spec.min_updates:
