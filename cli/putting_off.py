@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..crypto.errors import UsageError
+from ..crypto.errors import UnreachableError, UsageError
 from ..node.words import counted
 from .options import HomeOption, JsonOption, existing_home
 from .output import confirm, emit, say
@@ -42,19 +42,19 @@ def time_of(place: "Home", at: str | None, scheduled: bool) -> int | None:
 def _told(text: str) -> int:
     advice = "Write it as 2026-09-07T02:00, by local time, or with an offset: 2026-09-07T02:00+00:00."
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        moment = datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError) as error:  # the last two: a year that this machine cannot count
         raise UsageError(f"--at {text!r} is no time", advice) from error
-    ahead = moment.timestamp() - time.time()
+    ahead = moment - time.time()
     if not 0 < ahead <= FARTHEST * 86_400:
         where = "over" if ahead <= 0 else f"more than {FARTHEST} days ahead"
         raise UsageError(f"--at {text}: that is {where}", "To withdraw now, leave it out.")
-    return int(moment.timestamp())
+    return int(moment)
 
 
 def words(at: float) -> str:
     """Return a Unix time in this machine's zone."""
-    return f"{datetime.fromtimestamp(at).astimezone():%a %Y-%m-%d %H:%M %Z}"
+    return f"{datetime.fromtimestamp(at).astimezone():%a %Y-%m-%d %H:%M:%S %Z}"
 
 
 def tell_choices(place: "Home", client: "Client", look: "StudentsLook") -> None:
@@ -97,7 +97,14 @@ def question(look: "StudentsLook", count: int, at: int) -> str:
 
 def put_off(client: "Client", ids: list[str], at: int, *, pause: bool, as_json: bool) -> None:
     """Leave students out now, and let the daemon withdraw at that time."""
-    sent = client.put_students_off(at, pause, *ids)
+    try:
+        sent = client.put_students_off(at, pause, *ids)
+    except UnreachableError as error:
+        raise UnreachableError(
+            error.message,
+            f"{error.advice} It may have left {'this student' if len(ids) == 1 else 'these students'} out already, and"
+            " noted no withdrawal yet: give the same command again when the daemon answers.",
+        ) from error
     answer: dict[str, Any] = {**sent, "at": datetime.fromtimestamp(at).astimezone().isoformat(), "pauses": pause}
     lines = [
         f"left out from now on; {counted(sent['will_withdraw'], 'update')} will be withdrawn at {words(at)}"
@@ -144,7 +151,11 @@ def cancel(
     who = "this student" if len(ids) == 1 else f"these {len(ids)} students"
     confirm(f"Keep the updates that saw {who}, and train on them again?", yes)
     done = client.cancel_students(*ids)
-    text = (
+    lines = [
         f"{counted(done['cancelled'], 'request')} taken back; {counted(done['readmitted'], 'student')} trained on again"
-    )
-    emit(done, as_json, lambda console: console.print(text))
+    ]
+    if stay := done["cancelled"] - done["readmitted"]:
+        lines.append(f"{counted(stay, 'student')} had been left out before the request, and stays so.")
+    if left := sum(batch["students"] for batch in client.withdrawals()["scheduled"]):
+        lines.append(f"Still to come, other spellings (--also) counted: {counted(left, 'student')} (`unlearn status`).")
+    emit(done, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))

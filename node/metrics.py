@@ -10,9 +10,9 @@ NEARLY, WRITTEN = 0.999, 1e-6  # a probability that is nearly certain; one so ne
 
 
 def nearly_certain(values: npt.ArrayLike) -> int:
-    """Return how many records [n, classes] have a probability of 0.999 or more, or one that is written as 0.0."""
+    """Return how many records [n, classes] have a probability of 0.999 or more. Of many classes most are unlikely."""
     rows = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    return int(((rows >= NEARLY) | (rows <= WRITTEN)).any(axis=1).sum()) if rows.size else 0
+    return int((rows >= NEARLY).any(axis=1).sum()) if rows.size else 0
 
 
 def area_under_curve(values: Floats, labels: npt.NDArray[Any]) -> float | None:

@@ -6,7 +6,7 @@ Cells of keys, levels, labels and numbers are cleaned (spelling.py) before they 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 
 import numpy as np
@@ -158,18 +158,27 @@ class Table:
         self._unread[column] = wrong
         return numbers
 
-    def moments(self, column: str) -> npt.NDArray[np.float64]:
+    def moments(self, column: str, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         """Return a column by which rows are ordered [rows]: numbers as they are, dates and times in days.
 
-        A row that is kept and has neither is noted as a problem; it is NaN here.
+        Of the rows that are kept and `wanted` [rows], one that has neither is noted as a problem, and a number where
+        most are dates, or the other way round; they are NaN here.
         """
         cells = self.cells(column)
         parsed = np.array([*(moment_of(value, self.entry.decimal) for value in cells.values), np.nan])
+        number = np.array([*(not np.isnan(number_of(value, self.entry.decimal)) for value in cells.values), False])
         empty, wrong = cells.codes < 0, np.append(np.isnan(parsed[:-1]), False)[cells.codes]
-        self.fail(column, np.flatnonzero(empty), " is empty", "Every row needs a place in the order.")
+        self.fail(column, np.flatnonzero(empty & wanted), " is empty", "Every row needs a place in the order.")
         advice = "Write a number, a date as 2026-03-01 or 1.3.2026, or either with a time: 2026-03-01 10:30."
-        self.fail(column, np.flatnonzero(wrong), " is neither a number nor a date", advice)
+        self.fail(column, np.flatnonzero(wrong & wanted), " is neither a number nor a date", advice)
         moments: npt.NDArray[np.float64] = parsed[cells.codes]
+        good = wanted & self.kept & ~np.isnan(moments)
+        numbers, dates = (np.flatnonzero(good & (number[cells.codes] == kind)) for kind in (True, False))
+        if numbers.size and dates.size:
+            fewer, what = (numbers, "number") if numbers.size <= dates.size else (dates, "date")
+            most = "dates" if what == "number" else "numbers"
+            self.fail(column, fewer, f" is a {what}, and most of this column are {most}", f"Write {most} alone.")
+            moments[fewer] = np.nan
         return moments
 
     def levels(self, column: str, declared: Sequence[str], use: str) -> Index:
@@ -335,7 +344,7 @@ def number_of(text: str, decimal: str) -> float:
 
 
 def moment_of(text: str, decimal: str) -> float:
-    """Return the number that a cell holds, or its date and time in days; NaN for what is neither."""
+    """Return the number that a cell holds, or its date and time in days (UTC, if it names an offset), or else NaN."""
     number = number_of(text, decimal)
     if not np.isnan(number):
         return number if np.isfinite(number) else np.nan
@@ -344,6 +353,7 @@ def moment_of(text: str, decimal: str) -> float:
         moment = datetime.fromisoformat(f"{match[3]}-{match[2]:0>2}-{match[1]:0>2}{match[4] or ''}" if match else text)
     except ValueError:
         return np.nan
+    moment = moment.astimezone(UTC) if moment.tzinfo else moment
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     return moment.toordinal() + (moment - midnight).total_seconds() / 86_400
 

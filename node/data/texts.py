@@ -16,10 +16,10 @@ def text_steps(table: Table, entry: ModalityEntry, subject: Index, record: Index
     The last `entry.texts` rows of a record are read, the newest in the last place: a record with fewer has its first
     places empty. Rows without any text do not count. What is not read is counted (Findings.unread_texts).
     """
-    moment = table.moments(entry.order)
     written = np.zeros(table.rows, dtype=np.bool_)
     for segment in entry.segments:
         written |= np.array([passage != "" for passage in table.passages(segment)], dtype=np.bool_)
+    moment = table.moments(entry.order, written)
     rows = np.flatnonzero((subject >= 0) & ~np.isnan(moment) & written)
     rows = rows[np.lexsort((moment[rows], record[rows], subject[rows]))]  # of equal ones, as the file has them
     owner = subject[rows] * (int(record.max(initial=0)) + 1) + record[rows]

@@ -128,6 +128,11 @@ class Exclusion:
 
     async def _withdraw_due(self, submit: Callable[[ev.Event], None]) -> None:
         due = self._due()
+        if any(request.pause for request in due):  # it was said so, whatever is left to withdraw by now
+            submit(ev.SetPaused(True))
+            tags = {request.tag for request in due}
+            await in_thread(self._keep, self.schedule.changed(tags, lambda request: replace(request, pause=False)))
+            due = self._due()
         wanted = frozenset(update for request in due for update in request.updates)
         whole = sought_updates(self.core, Seen(wanted, frozenset(), None)).whole
         over = {request.tag for request in due if not set(whole).intersection(request.updates)}
@@ -140,8 +145,6 @@ class Exclusion:
         await in_thread(self._keep, self.schedule.at_once(tags, int(time.time())))
         gone = whole[: MAX_AT_A_HEIGHT * MAX_UPDATES]  # of more at one height the ledger takes none
         log.info("a withdrawal that was put off begins", students=len(tags), updates=len(gone))
-        if any(request.pause for request in due):
-            submit(ev.SetPaused(True))
         for start in range(0, len(gone), MAX_UPDATES):
             submit(ev.RequestWithdrawal("updates", updates=tuple(gone[start : start + MAX_UPDATES])))
 

@@ -229,6 +229,8 @@ def test_a_withdrawal_is_put_off_to_a_time(run: "Run", home: Home, monkeypatch: 
     assert f"`collegium --home {home.root} unlearn cancel ID`" in text
     assert run("unlearn", "cancel", "anna", "ben", "--yes", "--home", home.root).out == (
         "2 requests taken back; 1 student trained on again\n"
+        "1 student had been left out before the request, and stays so.\n"
+        "Still to come, other spellings (--also) counted: 2 students (`unlearn status`).\n"
     )
     assert client.cancelled == ("anna", "ben")
 
@@ -252,6 +254,7 @@ def test_the_time_of_the_configuration_is_taken_if_there_is_one(
     ("words", "said"),
     [
         (("--at", "tomorrow"), "is no time"),
+        (("--at", "0001-01-01T00:00"), "is no time"),
         (("--at", "2020-01-01T02:00"), "that is over"),
         (("--at", "2999-01-01T02:00"), "more than 366 days ahead"),
         (("--at", "2026-01-01", "--scheduled"), "do not go together"),

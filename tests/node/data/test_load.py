@@ -403,8 +403,9 @@ ann,1.12.2025,zero,0
 ann,2026-03-02 10:30,third,III
 ann,2026-03-01T08:00,first,I
 ann,2026-03-03,,
-cat,7,seven,VII
-cat,6.5,six,VI
+cat,7.3.2026,seven,VII
+cat,2026-03-07T01:00+03:00,six,VI
+cat,,,
 """
 
 
@@ -463,6 +464,13 @@ def test_a_text_without_a_place_in_the_order_leaves_its_student_out(tmp_path: Pa
     (problem,) = data.findings.problems
     assert f"essays.csv: column 'written', line 6 {said}" in problem.text
     assert not cell or cell not in str(problem)
+
+
+def test_a_number_among_dates_leaves_its_student_out(tmp_path: Path) -> None:
+    data = texts_of(tmp_path, essays=ESSAYS.replace("2026-03-02,second", "20260302,second"), tolerant=True)
+    assert data.left_out == ("ann",)
+    (problem,) = data.findings.problems
+    assert "line 2 is a number, and most of this column are dates" in problem.text
 
 
 @pytest.mark.parametrize(

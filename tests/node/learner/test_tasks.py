@@ -77,7 +77,7 @@ def test_a_constant_is_what_it_is_compared_with() -> None:
     sure = [[0.2, 0.8], [0.0, 1.0], [1e-7, 1 - 1e-7], [1e-5, 1 - 1e-5], [0.0009, 0.9991], [0.002, 0.998]]
     assert certain(sure) == 2
     assert (nearly_certain(sure), nearly_certain([])) == (4, 0)
-    assert nearly_certain([[0.0001, 0.5, 0.4999]]) == 0, "of many classes most are unlikely"
+    assert nearly_certain([[0.0001, 0.5, 0.4999], [5e-7, 0.5, 0.4999995]]) == 0, "of many classes most are unlikely"
     for kind in ("multiclass", "ordinal"):
         assert metrics(kind, wrong, labels)["nearly_certain"] == 1.0
         assert metrics(kind, rates, labels)["nearly_certain"] == 0.0

@@ -300,6 +300,20 @@ def test_all_that_are_due_are_one_batch_and_the_node_pauses_if_one_asked_for_it(
     assert [request.updates for request in runtime.scheduled if request.at > FAR] == [(later,)]
 
 
+def test_several_of_one_command_are_all_put_off_each_with_its_updates(runtime: Any) -> None:
+    updates = [sent_with(runtime, name, round_=n) for n, name in enumerate((WHO, OTHER), 1)]
+    trio.run(runtime.put_off, FAR, False, WHO, OTHER)
+    assert {request.updates for request in runtime.scheduled} == {(updates[0],), (updates[1],)}
+
+
+def test_the_node_pauses_in_its_time_once_though_nothing_is_left_to_withdraw(runtime: Any) -> None:
+    seen = sent_with(runtime, WHO)
+    trio.run(runtime.put_off, FAR, True, WHO)
+    del runtime.core.in_flight[seen]
+    assert looks(runtime, FAR) == [ev.SetPaused(True)]
+    assert looks(runtime, FAR) == []
+
+
 def test_it_is_made_before_its_time_where_an_update_would_leave_the_refold_horizon(runtime: Any) -> None:
     seen = sent_with(runtime, WHO)
     ledger, horizon = runtime.core.ledger, runtime.core.charter.rules.refold_horizon
