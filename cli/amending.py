@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import CorruptError, RefusedError, RemoteProtocolError, UsageError
-from ..protocol.bounds import MAX_DEADLINE, MAX_ROUNDS, MIN_DEADLINE
+from ..protocol.bounds import MAX_DEADLINE, MAX_HEIGHT, MAX_ROUNDS, MIN_DEADLINE
 from . import founding
 from .drawing import DeltaOption, EpsilonOption, ModelOption
 from .motions import ReasonOption, WaitOption, YesOption, follow, known_motions
@@ -174,8 +174,12 @@ def history(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 
 def diff(
-    first: Annotated[int, typer.Argument(metavar="HEIGHT", min=1, help="A height: 1 is the founding charter's.")] = 1,
-    second: Annotated[int | None, typer.Argument(metavar="HEIGHT", help="Another one [the next block's].")] = None,
+    first: Annotated[
+        int, typer.Argument(metavar="HEIGHT", min=1, max=MAX_HEIGHT, help="A height: 1 is the founding charter's.")
+    ] = 1,
+    second: Annotated[
+        int | None, typer.Argument(metavar="HEIGHT", min=1, max=MAX_HEIGHT, help="Another one [the next block's].")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

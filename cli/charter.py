@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import RefusedError, UsageError
+from ..protocol.bounds import MAX_HEIGHT
 from . import amending, founding
 from . import review as reviewing
 from .drawing import (
@@ -159,7 +160,13 @@ def show(
     file: FileArgument = None,
     at: Annotated[
         int | None,
-        typer.Option("--at", metavar="HEIGHT", min=1, help="The charter in force at this height, with its amendments."),
+        typer.Option(
+            "--at",
+            metavar="HEIGHT",
+            min=1,
+            max=MAX_HEIGHT,
+            help="The charter in force at this height, with its amendments.",
+        ),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,

@@ -9,6 +9,7 @@ from ..crypto.errors import UsageError
 from ..protocol.names import visible
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit
+from .proposals import elsewhere
 
 if TYPE_CHECKING:
     from ..node.home.paths import Home
@@ -96,4 +97,4 @@ def _quoted(path: Path) -> str:
 
 
 def _print(out: Any, text: str) -> None:
-    out.print(text.rstrip("\n"), soft_wrap=True)
+    out.print(elsewhere(text.rstrip("\n")), soft_wrap=True)
