@@ -12,6 +12,7 @@ from ..home.paths import Home
 from ..patience import in_thread
 from ..views.note import OF_THE_DATA, Note
 from . import record
+from .backoff import LONGEST, Backoff
 from .deliver import deliver
 from .due import due, message, watched
 from .record import Raised
@@ -27,9 +28,10 @@ class Watch:
     def __init__(self, home: Home, to: Alarm, node: str, federation: str):
         self._home, self._to, self._names = home, to, (node, federation)
         self._failed = ""  # why the last message did not arrive: said once in the log
+        self._backoff = Backoff()
 
     async def run(self, look: Callable[[], Awaitable[Sequence[Note]]]) -> None:
-        """Look at the notes again and again. A message that does not arrive is sent again at the next look."""
+        """Look at the notes again and again. A message that does not arrive is sent again, ever more rarely."""
         raised = await in_thread(record.load, self._home)
         while True:
             await trio.sleep(EVERY)
@@ -49,15 +51,22 @@ class Watch:
         if self._to.webhook:
             notes = [note for note in notes if note.kind not in OF_THE_DATA]
         lasting = watched(raised, notes, now)
-        for report in due(lasting, notes, now, self._to.after_seconds):
+        messages = due(lasting, notes, now, self._to.after_seconds)
+        for report in messages if self._backoff.over(trio.current_time()) else ():
             try:
                 await deliver(self._to, message(report.change, report.raised, *self._names))
             except CollegiumError as error:
+                self._backoff = self._backoff.failed(trio.current_time())
                 if str(error) != self._failed:
-                    log.error("an alarm cannot be delivered; it is tried again", error=str(error))
+                    log.error(
+                        "an alarm cannot be delivered; it is tried again, ever more rarely",
+                        error=str(error),
+                        next_in_seconds=self._backoff.wait,
+                        at_most_seconds=LONGEST,
+                    )
                 self._failed = str(error)
                 break  # the others would wait as long, and fail as well
-            self._failed = ""
+            self._failed, self._backoff = "", Backoff()
             log.info("alarm", what=report.change.value, kind=report.raised.kind.value, found=report.raised.found)
             lasting = tuple(
                 new for old in lasting if (new := report.after if old is report.raised else old) is not None

@@ -45,7 +45,7 @@ VERSION = "/v1"  # of the paths; /health is the same in all
 TIMEOUT = 30.0  # seconds; the longest answers walk the whole ledger
 DIAL_TIMEOUT = 60.0
 GRACE = 0.2
-SOON = 1.0  # seconds within which a read is answered, or the daemon is asked whether it answers at all
+SOON = 1.0  # seconds within which it answers, or is asked whether it answers at all
 BUSY, UNKNOWN = 5.0, 1.0  # seconds for an answer that costs it nothing; where nothing says that it is not stopped
 SCOPE: Mapping[str, object] = {"components": [], "first": 0, "last": 0, "updates": []}  # of a withdrawal: everything
 
@@ -64,14 +64,15 @@ _BY_EXIT_CODE: dict[int, type[OperatorError]] = {
 
 
 class HangsError(UnreachableError):
-    """A daemon holds its directory and does not answer."""
+    """A daemon holds its directory and does not answer; `asked`: it was given a command before that was seen."""
 
-    def __init__(self, pid: int, why: str) -> None:
+    def __init__(self, pid: int, why: str, *, asked: bool = False) -> None:
         super().__init__(
             f"The daemon (pid {pid}) hangs: {why}",
             f"`kill -CONT {pid}` lets a stopped process go on. Else look at its disk; `collegium node stop --force`"
-            " kills it: nothing is lost.",
+            " kills it: nothing is lost." + (" If it goes on, it may do what was asked." if asked else ""),
         )
+        self.pid, self.why = pid, why
 
 
 def error_of(exit_code: int, message: str, advice: str = "") -> OperatorError:
@@ -288,15 +289,24 @@ class Client:
         pid, ask = self._asking(method, VERSION + path, query or {}, body, limit)
         asked = Job(ask)
         try:
-            if method == "GET" and limit > SOON:
+            if limit > SOON:
                 try:
                     return _result(self._answer(pid, asked, SOON))
                 except TooLongError:
-                    self.probe()
+                    self._see_it_answers(command=method != "GET")
             return _result(self._answer(pid, asked, limit + GRACE))  # httpx bounds each part of the answer only
         except TooLongError:
             advice = f"It may be busy; look into {self.home.log}, or stop it: collegium node stop."
             raise UnreachableError(f"The daemon (pid {pid}) does not answer within {limit:g} s", advice) from None
+
+    def _see_it_answers(self, *, command: bool) -> None:
+        """Wait on for an answer only while the daemon answers at all. Raises HangsError."""
+        try:
+            self.probe()
+        except HangsError as error:
+            if command:
+                raise HangsError(error.pid, error.why, asked=True) from None
+            raise
 
     def _asking(
         self, method: str, path: str, query: Mapping[str, object], body: Mapping[str, object] | None, limit: float

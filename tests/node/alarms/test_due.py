@@ -3,16 +3,19 @@
 import json
 import stat
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from collegium.crypto.errors import CorruptError, OperatorError
 from collegium.node.alarms import record
+from collegium.node.alarms.backoff import LONGEST, Backoff
 from collegium.node.alarms.deliver import deliver
-from collegium.node.alarms.due import Change, due, message, trial, watched
+from collegium.node.alarms.due import Change, Message, due, message, trial, watched
 from collegium.node.alarms.record import Raised
 from collegium.node.alarms.watch import Watch
 from collegium.node.home import Home
@@ -154,6 +157,46 @@ def test_what_did_not_arrive_is_told_as_soon_as_it_can_be(home: Home, tmp_path: 
     box.down.unlink()
     look(home, box, [], 500.0)
     assert box.said[1:] == [("ends", "too-few-connected")]
+
+
+def test_a_target_that_fails_is_tried_ever_more_rarely_and_at_once_when_it_took_one() -> None:
+    waits, now, backoff = [], 1e9, Backoff()
+    assert backoff.over(-1e9), "no clock is early before the first failure"
+    for _ in range(10):
+        backoff = backoff.failed(now)
+        waits.append(backoff.wait)
+        assert not backoff.over(now + backoff.wait - 0.01)
+        now += backoff.wait
+        assert backoff.over(now)
+    assert waits == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0, 600.0, 600.0]
+
+
+def test_a_daemon_leaves_a_target_that_fails_alone_for_a_while(home: Home, tmp_path: Path) -> None:
+    """One look every 5 s for three hours, with the target down for the first two: 18 tries, and each problem once."""
+    box = Told(tmp_path)
+    tries: list[float] = []
+
+    async def took(to: Alarm, told: Message) -> None:
+        tries.append(trio.current_time())
+        if trio.current_time() - start < 7200:
+            raise OperatorError("it is down", "Mend it.")
+        with box.out.open("a") as out:
+            out.write(json.dumps(told) + "\n")
+
+    async def looks() -> None:
+        watch, raised = Watch(home, box.alarm, "north", "schools"), tuple[Raised, ...]()
+        for second in range(0, 3 * 3600, 5):
+            raised = await watch.look(raised, [LOST, ballot("aa")], float(second))
+            await trio.sleep(5)
+
+    clock = MockClock(autojump_threshold=0)
+    start = clock.current_time()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("collegium.node.alarms.watch.deliver", took)
+        trio.run(looks, clock=clock)
+    assert len([at for at in tries if at - start < 7200]) == 18
+    assert all(later - earlier <= LONGEST + 5 for earlier, later in pairwise(tries))
+    assert box.said == [("begins", "too-few-connected"), ("begins", "ballot-waits")]
 
 
 def test_a_record_that_cannot_be_read_tells_once_more_and_stops_nothing(home: Home, tmp_path: Path) -> None:

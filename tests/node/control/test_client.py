@@ -119,6 +119,21 @@ def test_a_read_waits_for_a_daemon_only_while_it_answers_something(
             assert raised.value.exit_code == 4
 
 
+def test_a_command_to_a_daemon_that_hangs_ends_soon_and_says_that_it_may_be_done(
+    daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BUSY", "SOON"):
+        monkeypatch.setattr(f"collegium.node.control.client.{name}", 0.2)
+    with hold(daemon.home), socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(daemon.home.socket))
+        listener.listen()
+        client = Client(daemon.home, timeout=LIMIT)
+        for ask in (client.stop, lambda: client.set_paused(on=True), lambda: client.forget_students("s-1")):
+            with pytest.raises(HangsError, match="hangs: it does not answer") as raised:
+                ask()
+            assert "it may do what was asked" in raised.value.advice
+
+
 def test_a_read_that_takes_long_is_waited_for(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     monkeypatch.setattr("collegium.node.control.client.SOON", 0.0)
