@@ -10,7 +10,7 @@ SHORTEST, LONGEST = 5.0, 600.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """The wait after the last failure, in seconds (0: none failed), and the moment of a steady clock when it is over."""
+    """The wait after the last failure, in seconds (0: it took the last one), and its end on a steady clock."""
 
     wait: float = 0.0
     until: float = 0.0

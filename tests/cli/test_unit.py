@@ -21,6 +21,7 @@ from .test_node import alone  # noqa: F401 - a fixture
 if TYPE_CHECKING:
     from .conftest import Run
 
+EXPOSURE = 20  # tenths
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "collegium.service"
 
 
@@ -44,6 +45,25 @@ def test_systemd_finds_nothing_wrong_with_the_unit_of_a_home(run: "Run", tmp_pat
     done = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, check=False)
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "collegium.service" in line]
     assert lines == []
+
+
+def test_systemd_rates_the_unit_as_one_with_few_rights(tmp_path: Path) -> None:
+    """Of 10, a service without any of its lines has 9.2; this one has 2.0, and may have no more."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+
+    def rated(text: str) -> subprocess.CompletedProcess[str]:
+        file = tmp_path / "collegium.service"
+        file.write_text(text)
+        words = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", "--no-pager", str(file)]
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+
+    text = EXAMPLE.read_text()
+    done = rated(text)
+    if "unrecognized option" in done.stderr:
+        pytest.skip("this systemd-analyze rates no unit that is not loaded")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert rated(text.replace("SystemCallFilter=@system-service\n", "")).returncode != 0, "it would see a line go"
 
 
 def test_a_path_that_a_unit_cannot_name_is_refused(run: "Run", tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """`/metrics` is what Prometheus can read, has the names of docs/operations.md, and nothing of the students' data."""
 
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +55,22 @@ def test_every_name_is_documented_and_no_other(daemon: "FakeDaemon") -> None:
     context = replace(scrape_context(daemon))
     text = scrape.text(context, tuple(daemon.core.policies.values()), daemon.config).decode()
     assert set(re.findall(r"^# TYPE (collegium_\w+)", text, re.MULTILINE)) == documented
+
+
+def test_promtool_finds_nothing_to_mend(daemon: "FakeDaemon") -> None:
+    """Prometheus's own check: the syntax, and its advice on names, units and help texts."""
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian's package prometheus has it)")
+    daemon.core.refusals[(b"x" * 32, "not-a-member")] = 1
+    text = ask(daemon, "GET", "/metrics").text
+
+    def checked(metrics: str) -> subprocess.CompletedProcess[str]:
+        words = ["promtool", "check", "metrics"]
+        return subprocess.run(words, input=metrics, capture_output=True, text=True, check=False)
+
+    done = checked(text)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert checked("# TYPE a_total gauge\na_total 1\n").returncode != 0, "it would find something"
 
 
 def scrape_context(daemon: "FakeDaemon") -> views.Context:
