@@ -12,7 +12,9 @@ from .client import VERSION
 
 _TEXT, _WHOLE, _FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
 _TEXTS = {"type": "array", "items": _TEXT}
-_LIMITS = {"since": _WHOLE, "limit": _WHOLE}
+_LIMITS = {"since": {**_WHOLE, "minimum": 0, "maximum": 2**40}, "limit": {**_WHOLE, "minimum": 0, "maximum": 1000}}
+_LOCAL = {**_WHOLE, "minimum": 0, "maximum": 1}
+_DAYS = {**_WHOLE, "minimum": 1, "maximum": 365}
 SCOPE: Mapping[str, Any] = {"components": _TEXTS, "first": _WHOLE, "last": _WHOLE, "updates": _TEXTS}
 STREAM, PLAIN = "text/event-stream", "text/plain"
 
@@ -36,7 +38,7 @@ _GET: tuple[tuple[str, str, Any, Mapping[str, Any]], ...] = (
     ("/peers", "All present and former members (`peer list`)", shapes.Peers, {}),
     ("/components", "Every component (`component list`)", list[shapes.ComponentShown], {}),
     ("/rounds", "The last closed rounds (`round list`)", list[shapes.RoundSummary], {"component": _TEXT, **_LIMITS}),
-    ("/rounds/{component}/{round}", "One closed round (`round show`)", shapes.RoundDetail, {"local": _WHOLE}),
+    ("/rounds/{component}/{round}", "One closed round (`round show`)", shapes.RoundDetail, {"local": _LOCAL}),
     (
         "/ledger/log",
         "The last agreed records (`ledger log`)",
@@ -64,7 +66,7 @@ _OTHERS = (
     Endpoint("POST", "/ballots", "Vote on a motion", replies.Submitted,
              {"motion": _TEXT, "yes": _FLAG, "anyway": _FLAG}, status=202),
     Endpoint("POST", "/invitations", "Invite", replies.InvitationGiven,
-             {"name": _TEXT, "days": _WHOLE, "key": _TEXT, "hold": _FLAG, "charter": _FLAG}),
+             {"name": _TEXT, "days": _DAYS, "key": _TEXT, "hold": _FLAG, "charter": _FLAG}),
     Endpoint("DELETE", "/invitations", "Withdraw an invitation", replies.InvitationWithdrawn, {"invitation": _TEXT}),
     Endpoint("POST", "/unlearn", "Withdraw own contributions", replies.WithdrawalAsked, SCOPE, status=202),
     Endpoint("POST", "/unlearn/motions", "Propose a withdrawal", replies.WithdrawalProposed,
