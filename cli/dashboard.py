@@ -21,12 +21,16 @@ def dashboard(
         bool, typer.Option("--browser/--no-browser", help="Open a browser, or only print the link.")
     ] = True,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port of 127.0.0.1; 0: a free one.")] = 0,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="A page that shows and does nothing: to be looked at by others.")
+    ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Serve a page about this node to a browser of this machine, until Ctrl-C.
 
-    The link can be used once. The daemon may run or not: without it the page shows what its disk has.
+    Whoever opens the link acts for this node there, as with the commands. The link can be used once. The daemon may
+    run or not: without it the page shows what its disk has.
     """
     import sys
     import webbrowser
@@ -35,6 +39,7 @@ def dashboard(
     from ..node.page.server import run
     from ..node.page.source import Source
     from ..node.runtime import logs
+    from .page_students import PageStudents
 
     place = existing_home(home)
     logs.configure("console", "warning")  # to the terminal; standard output has the link alone
@@ -55,4 +60,4 @@ def dashboard(
         if not webbrowser.open(link):
             say("No browser could be opened: open the link yourself.")
 
-    run(Source(place, FromStore()), port, opened)
+    run(Source(place, FromStore(), None if read_only else PageStudents(place)), port, opened)

@@ -24,6 +24,13 @@ NOBODY = (
 
 def write(home: "Home", student: str, out: Path, *, id_known: bool = True, force: bool = False) -> dict[str, object]:
     """Write a student's deletion receipt and check it; return its statements and its key. Raises RefusedError."""
+    content, answer = make(home, student, str(out), id_known=id_known)
+    write_new(out, [content], force=force)
+    return answer
+
+
+def make(home: "Home", student: str, name: str, *, id_known: bool = True) -> tuple[bytes, dict[str, object]]:
+    """Return a student's deletion receipt, checked, with its statements and its key. Raises RefusedError."""
     from ..crypto import sealing
     from ..node.home import keys
     from ..node.unlearning.students import Manifests
@@ -36,9 +43,8 @@ def write(home: "Home", student: str, out: Path, *, id_known: bool = True, force
     with source_of(home) as source:
         own = (headers_of(home), Manifests(home).get, keys.former(home))
         parts = deletion_receipt.make(source, me, student, key, *own, id_known=id_known)
-        content, checked = deletion_receipt.made_and_checked(parts, student, key, str(out))
-    write_new(out, [content], force=force)
-    return {**checked.as_map(), "key": key.hex()}
+        content, checked = deletion_receipt.made_and_checked(parts, student, key, name)
+    return content, {**checked.as_map(), "key": key.hex()}
 
 
 def verify(

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..node.control.client import Client
-    from ..node.views.shapes import NodeStatus
     from ..node.views.shapes_membership import MotionEnded, Motions, MotionShown
     from ..protocol.membership import Action
 
@@ -131,41 +130,19 @@ def leave(
 ) -> None:
     """Leave the federation. Contributions stay until they are withdrawn, before or after: `unlearn request`."""
     from ..node.control.client import Client
+    from ..node.views.consequences import of_losing
 
     client = Client(existing_home(home))
     status = client.status()
     me = status["member"]
     if me is None or not status["is_member"]:
         raise RefusedError("this node is not a member", "There is nothing to leave: `collegium node status`.")
-    for warning in _consequences(status, client.member(me["key"])["active_host_of"]):
+    for warning in of_losing(status, client.member(me["key"])["active_host_of"]):
         say(f"warning: {warning}")
     confirm("Leave? This key never comes back.", yes)
     motions_before = known_motions(client)
     client.propose("leave", reason=reason)
     follow(client, "leave", me["key"], wait, as_json, motions_before)
-
-
-def _consequences(status: "NodeStatus", hosted: Collection[str]) -> list[str]:
-    """Return what the federation loses with this member, an active host of the components in `hosted`."""
-    from ..protocol.blocks import quorum, tolerated
-
-    federation = status["federation"]
-    left, model = federation["members"] - 1, federation["fault_model"]
-    consequences = []
-    if left < 1:
-        return ["this is the last member: nobody could decide anything any more"]
-    if tolerated(left, model) < federation["tolerated_losses"]:
-        consequences.append(
-            f"{left} members would remain, of whom {quorum(left, model)} have to agree: the federation would tolerate"
-            f" {tolerated(left, model)} lost members instead of {federation['tolerated_losses']}"
-        )
-    least = 4 if model == "byzantine" else 2
-    consequences += [
-        f"{c['component']} would have {c['active_hosts'] - 1} hosts: its states would be uncertified"
-        for c in status["components"]
-        if c["component"] in hosted and c["active_hosts"] - 1 < least <= c["active_hosts"]
-    ]
-    return consequences
 
 
 def show(member: WhoArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:

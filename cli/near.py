@@ -21,15 +21,14 @@ def meant(home: "Home", student: str, also: Sequence[str], *, exactly: bool, yes
     Ids are near if they differ in case, leading zeros or Unicode form only. The operator is asked about those that
     `also` does not name. With `yes`, or without a terminal, `exactly` or `also` must decide instead. Raises UsageError.
     """
-    from ..node.data.spelling import clean, near
+    from ..node.data.spelling import clean
 
     names = list(dict.fromkeys(map(clean, (student, *also))))
     if not all(names):
         raise UsageError("A student's id is empty", "Give it as the data have it.")
     if exactly:
         return names
-    forms = {near(name) for name in names}
-    others = [name for name in in_data(home) or () if near(name) in forms and name not in names]
+    others = similar(home, names)
     if not others:
         return names
     shown = ", ".join(map(repr, others[:SHOWN])) + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
@@ -45,6 +44,14 @@ def meant(home: "Home", student: str, also: Sequence[str], *, exactly: bool, yes
         return names + others
     confirm("Forget the given id alone, and go on training on the others?", yes=False)
     return names
+
+
+def similar(home: "Home", names: Sequence[str]) -> list[str]:
+    """Return the ids in the data that differ from one of these in case, leading zeros or Unicode form only."""
+    from ..node.data.spelling import near
+
+    forms = {near(name) for name in names}
+    return [name for name in in_data(home) or () if near(name) in forms and name not in names]
 
 
 def in_data(home: "Home") -> list[str] | None:

@@ -90,12 +90,9 @@ def _terminal_width() -> int:
 
 def recovery_price() -> str:
     """Return the cost of a withdrawal for the others, in words."""
-    from ..node.core.contribution import RECOVERY_ROUNDS
+    from ..node.views.consequences import of_withdrawing
 
-    return (
-        f"{RECOVERY_ROUNDS} recovery rounds follow, in which the model learns again: every member that"
-        " trains in them pays from the share of ε that it keeps for that."
-    )
+    return of_withdrawing()
 
 
 def confirm(question: str, yes: bool) -> None:

@@ -56,48 +56,62 @@ def price(home: "Home", updates: Collection[bytes], *, quiet: bool) -> Price:
 
 def show(cost: Price) -> None:
     """Say it to the operator."""
+    for line in lines(cost):
+        say(line)
+
+
+def lines(cost: Price) -> list[str]:
+    """Return it in sentences."""
     from ..node.core.contribution import RECOVERY_ROUNDS
 
+    sentences = []
     for task in cost["quality"]:
         metric = METRICS.get(task["metric"], task["metric"])
         values = [f"{value:.3f}" if value is not None else "undefined" for value in (task["now"], task["without"])]
-        say(
+        sentences.append(
             f"{task['task']}: {metric} {values[0]} now, {values[1]} without them, on {task['held_out']}"
             " held-out students here. For this institution alone."
         )
     if cost["not_measured"] is not None:
-        say(f"What it costs the shared model is not measured: {cost['not_measured']}.")
+        sentences.append(f"What it costs the shared model is not measured: {cost['not_measured']}.")
     for line in cost["retraining"]:
         budget = "no bound" if line["epsilon_budget"] is None else f"{line['epsilon_budget']:g}"
         enough = line["rounds"] >= RECOVERY_ROUNDS
         fits = "the budget has it" if enough else f"the budget has {line['rounds']} of {RECOVERY_ROUNDS}"
-        say(
+        sentences.append(
             f"Training again in {RECOVERY_ROUNDS} recovery rounds, with fresh draws and noise, is charged to"
             f" {line['modality']}: ε {spent.shown(line['epsilon_now'])} now, {spent.shown(line['epsilon_then'])} after"
             f" {line['rounds']} rounds, of {budget}; {fits}."
         )
-    show_others(cost["others"])
+    sentences += others(cost["others"])
     if cost["retraining"]:
-        say(
+        sentences.append(
             "To withdraw and not train again: --no-retrain. Several students in one command, or at one time (--at),"
             " open no more recovery rounds than one."
         )
+    return sentences
 
 
 def show_others(cost: "CostToOthers") -> None:
     """Say what the other members do for it, if it changes a state."""
+    for line in others(cost):
+        say(line)
+
+
+def others(cost: "CostToOthers") -> list[str]:
+    """Return in a sentence what the other members do for it; none if it changes no state."""
     if not cost["members"] or not cost["refold"]:
-        return
+        return []
     parts = [f"{counted(part['rounds'], 'round')} of {part['component']}" for part in cost["refold"]]
     if len(parts) > MANY_COMPONENTS:
         rounds = sum(part["rounds"] for part in cost["refold"])
         parts = [f"{counted(rounds, 'round')} of {len(parts)} components"]
     who = "The other member" if cost["members"] == 1 else f"Each of the {cost['members']} other members"
     bytes_read = size(sum(part["bytes"] for part in cost["refold"]))
-    say(
+    return [
         f"{who} folds {', '.join(parts)} again ({bytes_read} of updates on its disk). In the {cost['recovery_rounds']}"
         f" recovery rounds it fetches about {size(cost['recovery_bytes'])} of updates, and pays in ε if it trains."
-    )
+    ]
 
 
 def of_request(home: "Home", scope: "Mapping[str, Any]") -> "CostToOthers":

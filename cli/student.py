@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,31 +84,31 @@ def subject(
     client = Client(place)
     client.status()  # before the operator is asked
     names = near.meant(place, ids_given[0], [*ids_given[1:], *(also or ())], exactly=exactly, yes=yes)
-    looks = {name: _look(client, place, name) for name in names}
-    ids = _known_ids(looks, ids_given, anyway)
+    looks = {name: look_for(client, place, name) for name in names}
+    ids = known_ids(looks, ids_given, anyway)
     files: list[Path | None] = [None] * len(ids)
     if out is not None:
         files = [out, *(out.with_name(f"{out.name}.{number}") for number in range(2, len(ids) + 1))]
         for file in files:
             check_new(file or out, force=force)
-    together = looks[ids[0]] if len(ids) == 1 else _look(client, place, *ids)
+    together = looks[ids[0]] if len(ids) == 1 else look_for(client, place, *ids)
     cost: removal.Price | None = None
     if together["would_withdraw"] and (measure or (measure is None and not yes and sys.stdin.isatty())):
         cost = removal.price(place, set(map(bytes.fromhex, together["updates"])), quiet=as_json)
         removal.show(cost)
     for number, name in enumerate(ids if len(ids) > 1 else (), 1):
-        say(f"id {number} of {len(ids)}: {_seen_by(looks[name])}")
+        say(f"id {number} of {len(ids)}: {seen_by(looks[name])}")
     if together["would_withdraw"] and when is None and not yes and sys.stdin.isatty():
         putting_off.tell_choices(place, client, together)
     if when is not None:
         confirm(putting_off.question(together, len(ids), when), yes)
         putting_off.put_off(client, ids, when, pause=no_retrain, as_json=as_json)
         return
-    confirm(_question(together, len(ids)), yes)
+    confirm(question(together, len(ids)), yes)
     if no_retrain:
         client.set_paused(on=True)
         say("Training is paused until `collegium node resume`.")
-    sent = _forget(client, place, ids, looks, wait)
+    sent = forget(client, place, ids, looks, wait)
     done = [
         _with_receipt(place, name, looks[name], sent, file, force=force) | {"price": cost}
         for name, file in zip(ids, files, strict=True)
@@ -135,7 +136,7 @@ def given_ids(students: list[str]) -> list[str]:
     return list(dict.fromkeys(map(clean, ids)))
 
 
-def _look(client: "Client", place: "Home", *names: str) -> "Known":
+def look_for(client: "Client", place: "Home", *names: str) -> "Known":
     """Return this node's knowledge of students together, before any change."""
     look = client.look_for_students(*names)
     if not look["in_data"] and (ids := near.in_data(place)) is not None:
@@ -143,7 +144,7 @@ def _look(client: "Client", place: "Home", *names: str) -> "Known":
     return {**look, "why_none": None if look["would_withdraw"] else _why_none(place, names[0], look)}
 
 
-def _known_ids(looks: "dict[str, Known]", ids_given: list[str], anyway: bool) -> list[str]:
+def known_ids(looks: "dict[str, Known]", ids_given: list[str], anyway: bool) -> list[str]:
     """Return the ids that the data or training runs here have. Raises RefusedError if a given student has none.
 
     Some of a student's ids may be spellings that occur nowhere: they need no action.
@@ -191,13 +192,13 @@ def _why_none(place: "Home", name: str, look: "StudentsLook") -> str:
     )
 
 
-def _seen_by(look: "Known") -> str:
+def seen_by(look: "Known") -> str:
     """Say of one id how many updates its removal takes, or why none."""
     count = look["would_withdraw"]
     return f"{counted(count, 'update')} saw this student" if count else f"no update ({look['why_none']})"
 
 
-def _question(look: "Known", count: int) -> str:
+def question(look: "Known", count: int) -> str:
     """Return the question to confirm, with the cost for all members."""
     updates, all_updates = look["would_withdraw"], look["own_updates"]
     who = "this student" if count == 1 else f"any of these {count} ids"
@@ -210,12 +211,20 @@ def _question(look: "Known", count: int) -> str:
     return f"{what} and train without them from now on? {recovery_price()}"
 
 
-def _forget(
-    client: "Client", place: "Home", ids: list[str], looks: "dict[str, Known]", wait: float
+def forget(
+    client: "Client",
+    place: "Home",
+    ids: list[str],
+    looks: "dict[str, Known]",
+    wait: float,
+    say: Callable[[str], None] = say,
 ) -> "StudentsForgotten":
-    """Leave all out, withdraw what saw any of them in one go, and wait until hosts certified states without it."""
+    """Leave all out, withdraw what saw any of them in one go, and wait until hosts certified states without it.
+
+    `say` is called with its progress, in sentences without an id.
+    """
     for name in ids:
-        _tell_unknown(looks[name])
+        _tell_unknown(looks[name], say)
     sent = client.forget_students(*ids)
     who = "this student" if len(ids) == 1 else f"any of these {len(ids)} ids"
     if count := sent["withdrawn_updates"] + sent["remaining"]:
@@ -235,7 +244,7 @@ def _forget(
     return sent
 
 
-def _tell_unknown(look: "Known") -> None:
+def _tell_unknown(look: "Known", say: Callable[[str], None]) -> None:
     """Say what is not known of an id."""
     if look["left_out"]:
         return  # it is known: the next message says so

@@ -1,6 +1,7 @@
-"""The page as an ASGI application, to be put behind guard.py: pages, two files, and the API of the daemon to read."""
+"""The page as an ASGI application, to be put behind guard.py: pages, actions, and the daemon's API to read."""
 
-from collections.abc import AsyncIterator, Callable
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import structlog
@@ -9,29 +10,36 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from ...crypto.errors import CollegiumError, OperatorError, UsageError
+from ...crypto.errors import CollegiumError, OperatorError, RefusedError, UsageError
 from ..control.answers import QUERY_LIMIT
 from ..control.client import START, TIMEOUT
 from ..home.paths import Home
 from . import render
+from .actions import ACTIONS, READS
+from .actions.forms import fields_of, token_of
+from .actions.steps import Outcome
+from .actions.tickets import OVER, Tickets
 from .blocks import Page
 from .content import DETAILS, PLACES, Query
+from .content.asked import asked
 from .source import Reading, Source
 
 log = structlog.get_logger(__name__)
 
 AGAIN = 3.0  # seconds until a daemon that does not answer is asked for its events again
+SOON = 0.5  # seconds that an action's page waits for its next step
 MAX_FOLLOWERS = 8  # pages that follow the events; the daemon bears 16 streams
 Make = Callable[[Reading, Query], Page]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def build(source: Source) -> Starlette:
     """Return the application of one home."""
-    followers = Followers(source.home)
+    followers, tickets = Followers(source.home), Tickets()
 
     def route(path: str, make: Make) -> Route:
         async def show(request: Request) -> Response:
@@ -45,8 +53,44 @@ def build(source: Source) -> Starlette:
     async def events(_request: Request) -> Response:
         return followers.open()
 
+    async def act(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in ACTIONS:
+            raise HTTPException(404)
+        fields = await fields_of(request)
+        if name not in READS and source.students is None:
+            raise RefusedError("This page only reads", "Start it without --read-only, or use the command.")
+        action = ACTIONS[name]
+        ticket = tickets.open(action.title, lambda: action.make(source, fields))
+        return RedirectResponse(f"{_base(request)}/asked/{ticket}", 303)
+
+    async def confirm(request: Request) -> Response:
+        fields, name = await fields_of(request), request.path_params["ticket"]
+        number, option = (_digit(fields.get(field)) for field in ("number", "option"))
+        tickets.get(name).answer(number, option)
+        return RedirectResponse(f"{_base(request)}/asked/{name}", 303)
+
+    async def show_ticket(request: Request) -> Response:
+        name = request.path_params["ticket"]
+        made = await run_in_threadpool(lambda: asked(tickets.get(name), name, SOON))
+        return HTMLResponse(_page(request, "", made, None))
+
+    async def download(request: Request) -> Response:
+        step, number = tickets.get(request.path_params["ticket"]).step(), request.path_params["number"]
+        if not isinstance(step, Outcome) or number >= len(step.files):
+            raise UsageError("There is no such file", OVER)
+        file = step.files[number]
+        headers = {"Content-Disposition": f'attachment; filename="{file.name}"'}  # letters, digits, - and . only
+        return Response(file.content, media_type="application/octet-stream", headers=headers)
+
     routes: list[BaseRoute] = [route(place.path, place.make) for place in PLACES]
     routes += [route(path, make) for path, make in DETAILS.items()]
+    routes += [
+        Route("/act/{name}", _failing(act), methods=["POST"]),
+        Route("/asked/{ticket}", _failing(confirm), methods=["POST"]),
+        Route("/asked/{ticket}", _failing(show_ticket)),
+        Route("/asked/{ticket}/file/{number:int}", _failing(download)),
+    ]
     routes += [Route("/events", events)]
     routes += [Mount("/static", StaticFiles(directory=render.FOLDER / "static"))]
     routes += [Route(path, forward) for path in ("/health", "/metrics", "/openapi.json", "/v1/{rest:path}")]
@@ -63,19 +107,49 @@ def _answer(source: Source, make: Make, request: Request) -> Response:
         made, absent = source.read(lambda read: make(read, query))
         return HTMLResponse(_page(request, path, made, absent))
     except CollegiumError as error:
-        message = error.message if isinstance(error, OperatorError) else str(error)
-        advice = error.advice if isinstance(error, OperatorError) else ""
-        return HTMLResponse(_failed(request, message, advice), 400 if error.exit_code == 2 else 500)
+        return _told(request, error)
     except Exception as error:
         log.exception("page failed", path=path)
-        told = _failed(
-            request, f"internal error: {type(error).__name__}", "The terminal of `collegium dashboard` has it."
-        )
-        return HTMLResponse(told, 500)
+        return _fault(request, error)
+
+
+def _failing(endpoint: Endpoint) -> Endpoint:
+    """Turn what an action's endpoint raises into a page. Nothing that a form sent is logged."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except CollegiumError as error:
+            return _told(request, error)
+        except HTTPException:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is logged, without its message
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("action failed", error=type(error).__name__, where=where)
+            return _fault(request, error)
+
+    return answer
+
+
+def _told(request: Request, error: CollegiumError) -> Response:
+    message = error.message if isinstance(error, OperatorError) else str(error)
+    advice = error.advice if isinstance(error, OperatorError) else ""
+    status = {UsageError.exit_code: 400, RefusedError.exit_code: 403}.get(error.exit_code, 500)
+    return HTMLResponse(_failed(request, message, advice), status)
+
+
+def _fault(request: Request, error: Exception) -> Response:
+    told = _failed(request, f"internal error: {type(error).__name__}", "The terminal of `collegium dashboard` has it.")
+    return HTMLResponse(told, 500)
+
+
+def _digit(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 4 else 0
 
 
 def _page(request: Request, path: str, made: Page, absent: OperatorError | None) -> str:
-    return render.page("page.html", **_common(request, path), page=made, absent=absent)
+    common = {**_common(request, path), "stage": made.stage}
+    return render.page("page.html", **common, page=made, absent=absent)
 
 
 def _failed(request: Request, message: str, advice: str) -> str:
@@ -86,7 +160,8 @@ def _common(request: Request, path: str) -> dict[str, object]:
     here = max(
         (place.path for place in PLACES if (path + "/").startswith(place.path.rstrip("/") + "/")), key=len, default=""
     )
-    return {"base": _base(request), "places": PLACES, "here": here if path else None}
+    shown = here if path else None
+    return {"base": _base(request), "places": PLACES, "here": shown, "stage": "", "form_token": token_of(request)}
 
 
 def _base(request: Request) -> str:

@@ -1,8 +1,8 @@
 """What a page consists of, apart from HTML. The one template (templates/blocks.html) draws and escapes all of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,54 @@ class Many:
     cells: tuple["Cell", ...]
 
 
-Cell = Link | Code | Badge | Moment | Many | str | int | float | bool | None
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A field of a form: a line, several lines, a choice of options, a box to tick ("yes"), or a file."""
+
+    name: str
+    label: str
+    value: str = ""
+    options: Sequence[str] = ()
+    lines: int = 1
+    sort: Literal["text", "box", "file"] = "text"
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form that asks for an action (node/page/actions). `label` says what the button alone leaves open.
+
+    As a cell it has hidden values only.
+    """
+
+    kind: ClassVar[str] = "form"
+    path: str
+    button: str
+    hidden: Mapping[str, str] = field(default_factory=dict)
+    inputs: Sequence[Input] = ()
+    label: str = ""
+
+    @property
+    def with_file(self) -> bool:
+        """Whether a file is sent with it."""
+        return any(each.sort == "file" for each in self.inputs)
+
+    @property
+    def name(self) -> str:
+        """The beginning of its fields' ids."""
+        return self.path.strip("/").replace("/", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file to be kept."""
+
+    kind: ClassVar[str] = "download"
+    text: str
+    path: str
+
+
+Cell = Link | Code | Badge | Moment | Many | Form | Download | str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +198,7 @@ class Search:
     fields: Sequence[Field]
 
 
-Block = Facts | Table | Words | Findings | Lines | Graph | Search
+Block = Facts | Table | Words | Findings | Lines | Graph | Search | Form | Many
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +220,4 @@ class Page:
     sections: Sequence[Section]
     lead: str = ""
     print_button: bool = field(default=False)
+    stage: str = ""  # of an action: when it changes, the page is loaded anew

@@ -4,7 +4,8 @@ A browser comes with the cookie that it got for the one-time link of `collegium 
 page.token (`Authorization: Bearer …`), and it gets the API only. The threats and their answers:
 
 - Another site's script or form: Host and Origin are checked, `Sec-Fetch-Site` too, the cookie is SameSite=Strict, there
-  is no CORS. A name that is rebound to 127.0.0.1 is a foreign Host.
+  is no CORS. A form that acts also carries a token that only our own pages have (actions/forms.py). A name that is
+  rebound to 127.0.0.1 is a foreign Host.
 - Another port of this machine: ports do not separate cookies. The cookie is therefore bound to a path that nobody
   can guess, and no server on another port is ever sent it.
 - Another user who sees the link in the list of processes: it can be used once. Whoever uses it a second time gets
@@ -14,6 +15,7 @@ page.token (`Authorization: Bearer …`), and it gets the API only. The threats 
 import hmac
 import secrets
 import time
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers
@@ -42,6 +44,14 @@ _PAGE = """<!doctype html>
 _RUN = "Run <code>collegium dashboard</code> in a terminal of this machine, and open the address that it prints."
 
 
+@dataclass(slots=True)
+class Session:
+    """A browser that was let in: when it last asked for something, and the token that its forms have to carry."""
+
+    used: float
+    form_token: str
+
+
 class Guard:
     """An ASGI application around the page's. `link` is the path that lets one browser in."""
 
@@ -52,7 +62,7 @@ class Guard:
         self._ticket = secrets.token_urlsafe(24)
         self._used = False
         self._base = f"/{secrets.token_urlsafe(12)}"
-        self._sessions: dict[str, float] = {}  # the cookie → when it was last used
+        self._sessions: dict[str, Session] = {}  # by their cookie
 
     @property
     def link(self) -> str:
@@ -82,7 +92,9 @@ class Guard:
             return
         path: str = scope["path"]
         if path.startswith(self._base + "/"):  # the cookie is checked: only pages are below it
-            inner = {**scope, "root_path": self._base, "state": {**scope.get("state", {}), "base": self._base}}
+            session = self._session(Headers(scope=scope))
+            state = {"form_token": session.form_token if session is not None else ""}
+            inner = {**scope, "root_path": self._base, "state": {**scope.get("state", {}), **state}}
             await self._app(inner, receive, answer)
         else:
             await self._app(scope, receive, answer)
@@ -103,9 +115,9 @@ class Guard:
         if headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
             return _page("Refused", f"The request comes from another site. {_RUN}", 403)
         if path == self._base:
-            return RedirectResponse(self._base + "/", 308) if self._session(headers) else _unknown()
+            return _unknown() if self._session(headers) is None else RedirectResponse(self._base + "/", 308)
         if path.startswith(self._base + "/"):
-            if not self._session(headers):
+            if self._session(headers) is None:
                 return _unknown()
             if method not in {"GET", "HEAD"} and not origins:
                 return _page("Refused", "The request does not say where it comes from.", 403)
@@ -127,27 +139,27 @@ class Guard:
             return _page("Used already", text, 403)
         self._used = True
         session = secrets.token_urlsafe(32)
-        self._sessions[session] = time.monotonic()
+        self._sessions[session] = Session(time.monotonic(), secrets.token_urlsafe(32))
         # Not a redirect: a browser sends a strict cookie only with what our own page asks for.
         refresh = f'<meta http-equiv="refresh" content="0;url={self._base}/">'
         answer = _page("Collegium", f'<a href="{self._base}/">Open the page</a>', 200, refresh)
         answer.set_cookie(COOKIE, session, path=self._base + "/", httponly=True, samesite="strict")
         return answer
 
-    def _session(self, headers: Headers) -> bool:
+    def _session(self, headers: Headers) -> Session | None:
+        """Return the session whose cookie came with a request; None without one."""
         now = time.monotonic()
-        self._sessions = {each: used for each, used in self._sessions.items() if now - used < IDLE}
+        self._sessions = {cookie: each for cookie, each in self._sessions.items() if now - each.used < IDLE}
         jar: SimpleCookie = SimpleCookie()
         try:
             jar.load("; ".join(headers.getlist("cookie")))
         except CookieError:
-            return False
+            return None
         given = jar[COOKIE].value if COOKIE in jar else ""
-        session = next((each for each in self._sessions if self._same(each, given)), None)
-        if session is None:
-            return False
-        self._sessions[session] = now
-        return True
+        session = next((each for cookie, each in self._sessions.items() if self._same(cookie, given)), None)
+        if session is not None:
+            session.used = now
+        return session
 
     @staticmethod
     def _same(one: str, other: str) -> bool:

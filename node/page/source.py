@@ -1,6 +1,7 @@
 """What a page is made of: the daemon's answers or, where none answers, what its disk has."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +28,49 @@ class FromStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is known of students whose removal was asked for.
+
+    `seen` is a sentence for each of `ids`, `question` confirms the removal, `updates` would be withdrawn.
+    """
+
+    ids: tuple[str, ...]
+    seen: tuple[str, ...]
+    question: str
+    updates: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A student's deletion receipt and its key; or, in `remark`, why there is none or what it does not show yet."""
+
+    student: str
+    content: bytes | None
+    key: str
+    remark: str
+
+
+class Students(Protocol):
+    """The steps of a removal, as the command takes them (cli/page_students.py)."""
+
+    def similar(self, ids: Sequence[str], /) -> list[str]:
+        """Return ids in the data that may be other spellings of these."""
+        ...
+
+    def look(self, ids: Sequence[str], /) -> Look:
+        """Return what is known of these students. Raises RefusedError if nobody here has one of them."""
+        ...
+
+    def price(self, updates: Collection[bytes], /) -> list[str]:
+        """Return what the withdrawal of these updates costs, in sentences. It takes seconds."""
+        ...
+
+    def forget(self, ids: Sequence[str], tell: Callable[[str], None], /) -> list[Receipt]:
+        """Carry the removal out, and wait until it is certified; `tell` is called with its progress."""
+        ...
+
+
 class Reading:
     """One look at a node: every question goes to the daemon, or every question to its files."""
 
@@ -43,6 +87,11 @@ class Reading:
         """Whether a daemon answers."""
         return self._client is not None
 
+    @property
+    def acts(self) -> bool:
+        """Whether this page may act, and a daemon is there that would."""
+        return self.live and self.source.students is not None
+
     def __call__(self, ask: Callable[[Client], T], view: Callable[[Context], T]) -> T:
         """Ask the daemon, or else make the view."""
         if self._client is not None:
@@ -56,10 +105,10 @@ class Reading:
 
 
 class Source:
-    """The node of one home."""
+    """The node of one home. Without `students` the page shows, and does nothing."""
 
-    def __init__(self, home: Home, from_store: FromStore) -> None:
-        self.home, self.from_store = home, from_store
+    def __init__(self, home: Home, from_store: FromStore, students: Students | None = None) -> None:
+        self.home, self.from_store, self.students = home, from_store, students
         self._kept: dict[str, tuple[object, Job[Any]]] = {}  # what takes seconds, with what it is computed from
         self._making = Lock()
 

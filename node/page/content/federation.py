@@ -7,7 +7,7 @@ from ... import views
 from ...control.replies import InvitationShown
 from ...views.shapes import ComponentShown, PeerShown
 from ...views.shapes_membership import MotionEnded, MotionShown
-from ..blocks import Badge, Cell, Code, Dot, Facts, Graph, Link, Many, Moment, Page, Section, Table
+from ..blocks import Badge, Cell, Code, Dot, Facts, Form, Graph, Input, Link, Many, Moment, Page, Section, Table
 from ..source import Reading
 from . import cells
 
@@ -173,7 +173,14 @@ def members(read: Reading, _query: Mapping[str, str]) -> Page:
             Section(
                 "open",
                 "Open motions",
-                (Table("Open motions", MOTIONS, [_open(one) for one in motions["open"]], "No open motions."),),
+                (
+                    Table(
+                        "Open motions",
+                        (*MOTIONS, "your ballot"),
+                        [[*_open(one), _ballot(read, one)] for one in motions["open"]],
+                        "No open motions.",
+                    ),
+                ),
                 ("collegium peer motions", "collegium peer approve MOTION", "collegium peer refuse MOTION"),
             ),
             Section(
@@ -195,14 +202,54 @@ def members(read: Reading, _query: Mapping[str, str]) -> Page:
                 (
                     Table(
                         "Invitations",
-                        ("for", "state", "applicant", "expires"),
-                        [_invited(one) for one in invitations or ()],
+                        ("for", "state", "applicant", "expires", "decide"),
+                        [_invited(read, one) for one in invitations or ()],
                         "This node has invited nobody." if invitations is not None else "Only a running daemon knows.",
                     ),
                 ),
-                ("collegium peer invitations", "collegium peer invite NAME"),
+                (
+                    "collegium peer invitations",
+                    "collegium peer invite --withdraw INVITATION",
+                    "collegium peer approve NAME",
+                    "collegium peer refuse NAME",
+                ),
+            ),
+            *((INVITE,) if read.acts else ()),
+        ),
+    )
+
+
+INVITE = Section(
+    "invite",
+    "Invite an institution",
+    (
+        Form(
+            "/act/invite",
+            "Go on",
+            inputs=(
+                Input("name", "For whom: a note to yourself"),
+                Input("days", "Days for which it is good, 1 to 365", "7"),
+                Input("hold", "Hold the application until I approve it", sort="box"),
             ),
         ),
+    ),
+    ("collegium peer invite NAME",),
+    live=False,
+)
+
+
+def _ballot(read: Reading, one: MotionShown) -> Cell:
+    """Return this node's ballot, or the buttons that cast it."""
+    mine = one["your_ballot"]
+    if mine != "not cast" or not read.acts:
+        return "no vote here" if mine is None else mine
+    return Many(
+        tuple(
+            Form(
+                "/act/vote", f"Vote {word}", {"motion": one["motion"], "yes": word}, label=f"Vote {word}: {one['what']}"
+            )
+            for word in ("yes", "no")
+        )
     )
 
 
@@ -233,13 +280,23 @@ def _ended(one: MotionEnded) -> list[Cell]:
     ]
 
 
-def _invited(one: InvitationShown) -> list[Cell]:
-    who = one["applicant"]
+def _invited(read: Reading, one: InvitationShown) -> list[Cell]:
+    who, which, state = one["applicant"], one["invitation"], one["state"]
+    title = one["name"] or which
+    forms: tuple[Cell, ...] = ()
+    if read.acts and state == "held" and who is not None:
+        forms = tuple(
+            Form("/act/vote", button, {"motion": which, "yes": word}, label=f"{button}: {who['name']}")
+            for word, button in (("yes", "Approve"), ("no", "Turn down"))
+        )
+    elif read.acts and not one["withdrawn"] and state == "not used":
+        forms = (Form("/act/uninvite", "Withdraw", {"invitation": which}, label=f"Withdraw the invitation {title}"),)
     return [
         one["name"] or "anybody who has it",
         one["state"],
         None if who is None else f"{who['name']} (key {who['key'][:16]})",
         Moment(one["expires"]),
+        Many(forms) if forms else None,
     ]
 
 
@@ -262,6 +319,15 @@ def member(read: Reading, query: Mapping[str, str]) -> Page:
         ("active host of", cells.listed(found["active_host_of"])),
     ]
     name = found["name"]
+    reason = Input("reason", "Reason, shown to all members and kept in the ledger")
+    expel = Section(
+        "expel",
+        "Expel it",
+        (Form("/act/expel", f"Propose to expel {name}", {"who": found["key"]}, (reason,)),),
+        (f"collegium peer expel {found['key'][:16]} --reason REASON",),
+        live=False,
+    )
+    present = read.acts and not found["me"] and not found["gone"]
     return Page(
         f"Member {name}",
         (
@@ -278,5 +344,6 @@ def member(read: Reading, query: Mapping[str, str]) -> Page:
                 (Facts([("in the ledger", Link("all of its records", f"/ledger?author={found['key']}"))]),),
                 (f"collegium ledger log --author {found['key'][:16]}",),
             ),
+            *((expel,) if present else ()),
         ),
     )

@@ -1,12 +1,28 @@
 """The ledger with its search, and withdrawals with their receipts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ... import views
 from ...views.shapes_ledger import BlockShown, RecordLine, RecordShown, Said
 from ...views.shapes_membership import WithdrawalShown
 from ...words import counted
-from ..blocks import Badge, Cell, Code, Facts, Field, Link, Many, Moment, Page, Search, Section, Table, Words
+from ..blocks import (
+    Badge,
+    Cell,
+    Code,
+    Facts,
+    Field,
+    Form,
+    Input,
+    Link,
+    Many,
+    Moment,
+    Page,
+    Search,
+    Section,
+    Table,
+    Words,
+)
 from ..source import Reading
 from . import cells
 
@@ -55,7 +71,12 @@ def ledger(read: Reading, query: Mapping[str, str]) -> Page:
     return Page(
         "Ledger",
         (
-            Section("state", "State", (Facts(state),), ("collegium node status", "collegium ledger verify")),
+            Section(
+                "state",
+                "State",
+                (Facts(state), Form("/act/verify-ledger", "Verify all of it")),
+                ("collegium node status", "collegium ledger verify"),
+            ),
             Section("records", "Records", blocks, (f"collegium ledger log{options}",)),
             Section(
                 "attribution",
@@ -70,8 +91,33 @@ def ledger(read: Reading, query: Mapping[str, str]) -> Page:
                 ("collegium ledger blame COMPONENT", "collegium ledger export FILE"),
                 live=False,
             ),
+            CHECK,
         ),
     )
+
+
+CHECK = Section(
+    "check",
+    "Check a file that somebody gave you",
+    (
+        Words("A proof, a ledger, a certificate of a withdrawal, or a student's deletion receipt with its id and key."),
+        Form(
+            "/act/check-file",
+            "Check it",
+            inputs=(
+                Input("file", "File, of 16 MB at most", sort="file"),
+                Input("student", "Of a receipt: the student's id"),
+                Input("key", "Of a receipt: its key"),
+            ),
+        ),
+    ),
+    (
+        "collegium ledger verify FILE",
+        "collegium unlearn verify FILE",
+        "collegium unlearn verify FILE --subject - --key KEY",
+    ),
+    live=False,
+)
 
 
 def _line(one: RecordLine) -> list[Cell]:
@@ -151,14 +197,15 @@ def _record(found: RecordShown) -> Page:
         ("signature", Code(found["signature"])),
     ]
     prove = Words(
-        "A proof that this record is in the ledger, for somebody without the ledger, is a file that a command writes."
+        "A proof that this record is in the ledger, for somebody without the ledger, is a file. It is checked at once."
     )
+    button = (Form("/act/prove", "Prove it", {"record": found["digest"]}),) if height is not None else ()
     short = found["digest"][:16]
     return Page(
         f"Record {short}",
         (
             Section("record", found["kind"].capitalize(), (Facts(facts),), (f"collegium ledger show {short}",)),
-            Section("proof", "Proof", (prove,), (f"collegium ledger prove {short} --out proof.bin",), live=False),
+            Section("proof", "Proof", (prove, *button), (f"collegium ledger prove {short} FILE",), live=False),
         ),
     )
 
@@ -205,7 +252,44 @@ def withdrawals(read: Reading, _query: Mapping[str, str]) -> Page:
         ("collegium unlearn --help",),
         live=False,
     )
-    return Page("Withdrawals", (first, *sections, how))
+    names = [c["component"] for c in read(lambda client: client.status(), views.status)["components"]]
+    return Page("Withdrawals", (first, *(_asking(names) if read.acts else ()), *sections, how))
+
+
+def _asking(names: Sequence[str]) -> tuple[Section, ...]:
+    """Return the forms that ask for a withdrawal. Each says what it costs before it asks."""
+    students = Form(
+        "/act/forget",
+        "Look for them",
+        inputs=(Input("students", "Students' ids, as the data have them; one a line", lines=3),),
+    )
+    own = Form(
+        "/act/withdraw",
+        "Go on",
+        inputs=(
+            Input("component", "Component", "", ("", *names), hint="everything"),
+            Input("rounds", "Rounds of the component, A..B; empty: all"),
+        ),
+    )
+    return (
+        Section(
+            "forget",
+            "Forget students",
+            (
+                Words("The next page says how many updates saw them and what it costs; nothing is done before."),
+                students,
+            ),
+            ("collegium unlearn subject -",),
+            live=False,
+        ),
+        Section(
+            "withdraw",
+            "Withdraw what this node contributed",
+            (Words("The next page says what it takes out and what it costs; nothing is done before."), own),
+            ("collegium unlearn request --component NAME --rounds A..B",),
+            live=False,
+        ),
+    )
 
 
 def _withdrawal(number: int, one: WithdrawalShown) -> Section:
@@ -232,9 +316,15 @@ def _withdrawal(number: int, one: WithdrawalShown) -> Section:
         for c in one["components"]
     ]
     columns = ("component", "round", "generation", "back to round", "certified", "bytes to erase", "out of reach")
+    key, name = one["member"]["key"], one["member"]["name"]
+    forms = (
+        Form("/act/verify-withdrawal", "Verify it here", {"who": key}, label=f"Verify it here: withdrawals of {name}"),
+        Form("/act/certificate", "Certificate", {"who": key}, label=f"Certificate of the withdrawals of {name}"),
+    )
+    commands = (f"collegium unlearn verify {key[:16]}", f"collegium unlearn certificate {key[:16]} --out FILE")
     return Section(
         f"withdrawal-{number}",
         f"Withdrawal {number}",
-        (Facts(facts), Table("Progress by component", columns, rows, "None.")),
-        ("collegium unlearn status", f"collegium unlearn verify {one['member']['key'][:16]}"),
+        (Facts(facts), Table("Progress by component", columns, rows, "None."), *forms),
+        ("collegium unlearn status", *commands),
     )

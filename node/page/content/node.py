@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from ... import views
 from ...words import lasting
-from ..blocks import Badge, Block, Cell, Facts, Finding, Findings, Lines, Moment, Page, Section, Table, Words
+from ..blocks import Badge, Block, Cell, Facts, Finding, Findings, Form, Lines, Moment, Page, Section, Table, Words
 from ..source import Reading
 from . import cells
 
@@ -59,11 +59,18 @@ def overview(read: Reading, _query: Mapping[str, str]) -> Page:
         for c in status["components"]
     ]
     columns = ("component", "round", "state", "counted", "trained by", "next not before")
+    change = ("resume", "Resume training") if status["paused"] else ("pause", "Pause training")
+    act = (Form(f"/act/{change[0]}", change[1]),) if read.acts else ()
     return Page(
         "Overview",
         (
             Section("notes", "Notes", (Findings(found, "Nothing waits for you."),), ("collegium node status",)),
-            Section("node", "This node", (Facts(facts),), ("collegium node status",)),
+            Section(
+                "node",
+                "This node",
+                (Facts(facts), *act),
+                ("collegium node status", "collegium node pause", "collegium node resume"),
+            ),
             Section(
                 "components",
                 "Components",

@@ -13,11 +13,16 @@ function busy(part) {
     || (marked !== null && !marked.isCollapsed && part.contains(marked.anchorNode));
 }
 
+function stage(page) {
+  return page.getElementById("main")?.dataset.stage ?? "";
+}
+
 async function draw() {
   timer = 0;
   try {
     const answer = await fetch(location.href, { credentials: "same-origin" });
     const drawn = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (stage(drawn) !== stage(document)) location.reload(); // an action came to its next step: other forms, other parts
     for (const part of document.querySelectorAll("[data-live]")) {
       const next = drawn.getElementById(part.id);
       if (next !== null && next.innerHTML !== part.innerHTML && !busy(part)) {

@@ -64,7 +64,7 @@ def obedient(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> "FakeDaem
     return daemon
 
 
-def answered(app: Any, case: schemathesis.Case) -> httpx.Response:
+def answered(app: Any, case: schemathesis.Case[Any]) -> httpx.Response:
     """Send a case to the application as a client of the socket would."""
     sent = requests.Request(**case.as_transport_kwargs(base_url="http://node")).prepare()
     body = sent.body.encode() if isinstance(sent.body, str) else sent.body
@@ -100,7 +100,7 @@ def test_every_answer_is_one_that_is_described(obedient: "FakeDaemon", endpoint:
 
     @BOUNDED
     @given(case=SCHEMA[endpoint.path][endpoint.method].as_strategy())
-    def check(case: schemathesis.Case) -> None:
+    def check(case: schemathesis.Case[Any]) -> None:
         case.validate_response(answered(app, case), checks=CHECKS)
 
     check()
@@ -112,7 +112,7 @@ def test_what_is_not_as_described_is_refused(obedient: "FakeDaemon", endpoint: E
 
     @BOUNDED
     @given(case=SCHEMA[endpoint.path][endpoint.method].as_strategy(generation_mode=GenerationMode.NEGATIVE))
-    def check(case: schemathesis.Case) -> None:
+    def check(case: schemathesis.Case[Any]) -> None:
         case.validate_response(answered(app, case), checks=[*CHECKS, negative_data_rejection])
 
     check()
@@ -126,7 +126,7 @@ def test_a_request_about_what_there_is_gets_an_answer_that_is_described(
 
     @BOUNDED
     @given(case=SCHEMA[endpoint.path][endpoint.method].as_strategy(generation_mode=GenerationMode.POSITIVE))
-    def check(case: schemathesis.Case) -> None:
+    def check(case: schemathesis.Case[Any]) -> None:
         case.body = plausible(obedient, case.body)
         case.validate_response(answered(app, case), checks=CHECKS)
 

@@ -143,6 +143,8 @@ def everything(text: str) -> blocks.Page:
         blocks.Badge(text, "ok"),
         blocks.Many((text, blocks.Link(text, "/x"))),
         blocks.Moment(text),
+        blocks.Form("/act/x", text, {"a": text}, label=text),
+        blocks.Download(text, "/x"),
         None,
         True,
         1.23456,
@@ -164,6 +166,20 @@ def everything(text: str) -> blocks.Page:
                     blocks.Lines(text, (text,)),
                     blocks.Search("/x", (blocks.Field("a", text, text), blocks.Field("b", text, text, (text, "")))),
                     blocks.Graph(text, dot, (dot,), 10, 10),
+                    blocks.Many((text,)),
+                    blocks.Form(
+                        "/act/all",
+                        text,
+                        {"a": text},
+                        (
+                            blocks.Input("b", text, text, hint=text),
+                            blocks.Input("c", text, text, lines=3, hint=text),
+                            blocks.Input("d", text, text, (text, ""), hint=text),
+                            blocks.Input("e", text, sort="box"),
+                            blocks.Input("f", text, sort="file"),
+                        ),
+                        text,
+                    ),
                 ),
                 (text,),
             ),
@@ -182,7 +198,8 @@ def test_every_kind_of_block_and_cell_escapes() -> None:
         facts = [cell for part in parts if isinstance(part, blocks.Facts) for _, cell in part.pairs]
         used = {type(each) for each in [*parts, *facts]}
         assert kinds <= used
-        return Shape(render.page("page.html", base="/b", places=PLACES, here="/", page=page, absent=None))
+        common = {"base": "/b", "places": PLACES, "here": "/", "form_token": text, "stage": text}
+        return Shape(render.page("page.html", **common, page=page, absent=None))
 
     assert drawn(HOSTILE).found == drawn("plain text").found
     assert "–yes1.235" in drawn("x").texts.replace("\n", "")
