@@ -20,7 +20,7 @@ from ..control.client import START, TIMEOUT
 from ..home.paths import Home
 from . import render
 from .actions import ACTIONS, READS
-from .actions.forms import fields_of, token_of
+from .actions.forms import check_settled, fields_of, token_of
 from .actions.steps import Outcome
 from .actions.tickets import OVER, Tickets
 from .blocks import Page
@@ -66,6 +66,7 @@ def build(source: Source) -> Starlette:
 
     async def confirm(request: Request) -> Response:
         fields, name = await fields_of(request), request.path_params["ticket"]
+        check_settled(request)
         number, option = (_digit(fields.get(field)) for field in ("number", "option"))
         tickets.get(name).answer(number, option)
         return RedirectResponse(f"{_base(request)}/asked/{name}", 303)

@@ -9,7 +9,8 @@ page.token (`Authorization: Bearer …`), and it gets the API only. The threats 
 - Another port of this machine: ports do not separate cookies. The cookie is therefore bound to a path that nobody
   can guess, and no server on another port is ever sent it.
 - Another user who sees the link in the list of processes: it can be used once. Whoever uses it a second time gets
-  nothing, and the first one's session ends, so that a theft is noticed.
+  nothing, and the first one's session ends, so that a theft is noticed. In its first seconds a session confirms
+  nothing (actions/forms.py): the operator's own browser may be the second.
 """
 
 import hmac
@@ -46,8 +47,9 @@ _RUN = "Run <code>collegium dashboard</code> in a terminal of this machine, and 
 
 @dataclass(slots=True)
 class Session:
-    """A browser that was let in: when it last asked for something, and the token that its forms have to carry."""
+    """A browser that was let in: since when, when it last asked, and the token that its forms have to carry."""
 
+    begun: float
     used: float
     form_token: str
 
@@ -93,7 +95,8 @@ class Guard:
         path: str = scope["path"]
         if path.startswith(self._base + "/"):  # the cookie is checked: only pages are below it
             session = self._session(Headers(scope=scope))
-            state = {"form_token": session.form_token if session is not None else ""}
+            assert session is not None
+            state = {"form_token": session.form_token, "open_for": time.monotonic() - session.begun}
             inner = {**scope, "root_path": self._base, "state": {**scope.get("state", {}), **state}}
             await self._app(inner, receive, answer)
         else:
@@ -139,7 +142,8 @@ class Guard:
             return _page("Used already", text, 403)
         self._used = True
         session = secrets.token_urlsafe(32)
-        self._sessions[session] = Session(time.monotonic(), secrets.token_urlsafe(32))
+        now = time.monotonic()
+        self._sessions[session] = Session(now, now, secrets.token_urlsafe(32))
         # Not a redirect: a browser sends a strict cookie only with what our own page asks for.
         refresh = f'<meta http-equiv="refresh" content="0;url={self._base}/">'
         answer = _page("Collegium", f'<a href="{self._base}/">Open the page</a>', 200, refresh)

@@ -175,6 +175,7 @@ class Federation:
     schools: list[School] = field(default_factory=list)
     away: list[School] = field(default_factory=list)  # of them those whose daemon does not have to run
     going: list[Going] = field(default_factory=list)
+    kind: type[School] = School
 
     @property
     def here(self) -> list[School]:
@@ -183,7 +184,7 @@ class Federation:
 
     def init(self, name: str, data: Path | None, *, lot_size: float = 20.0, options: Sequence[object] = ()) -> School:
         """Make a home with `collegium init`."""
-        school = School(name, self.root / name)
+        school = self.kind(name, self.root / name)
         self.schools.append(school)
         words: list[object] = ["init", "--name", name, "--listen", free_address(), "--lot-size", lot_size, *options]
         if data is not None:

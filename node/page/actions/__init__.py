@@ -1,4 +1,4 @@
-"""What an operator can do on the page (ADR 23): each action makes a plan first, and does it once it is confirmed.
+"""What an operator can do on the page (ADR 22): each action makes a plan first, and does it once it is confirmed.
 
 An action is a form by POST. It opens a ticket; the ticket's page says what would happen and what that costs, and its
 button confirms it. The daemon is asked over the same control API as by the commands.

@@ -12,6 +12,7 @@ from .steps import Fields
 LIMIT = 64 << 10  # bytes of a form without a file
 UPLOAD_LIMIT = 16 << 20  # bytes of a form with one
 MOST = 40  # fields
+CAUTION = 15.0  # seconds for which a session confirms nothing
 PLAIN, WITH_FILE = "application/x-www-form-urlencoded", "multipart/form-data"
 TOKEN = "token"  # noqa: S105 - the name of a field
 _UNREADABLE = ("The form cannot be read", "Load its page again.")
@@ -38,6 +39,20 @@ async def fields_of(request: Request) -> Fields:
     if not ours or not hmac.compare_digest(given.encode(), ours.encode()):
         raise RefusedError("The form is not of this page", "Load its page again, and send it from there.")
     return Fields(texts, upload)
+
+
+def check_settled(request: Request) -> None:
+    """Check that the session is not brand-new: until the operator's browser comes, it may be a thief's (guard.py).
+
+    Raises RefusedError.
+    """
+    age = float(getattr(request.state, "open_for", 0.0))
+    if age < CAUTION:
+        raise RefusedError(
+            f"The link of this page was opened {age:.0f} s ago",
+            f"Go back and press the button again after {CAUTION - age:.0f} s: until then somebody else who had seen the"
+            " link would not be shut out. Nothing was done.",
+        )
 
 
 def token_of(request: Request) -> str:

@@ -56,6 +56,8 @@ def _plan(students: Students, found: Look) -> Plan:
             "The learner starts anew without them, and private components are trained anew.",
             "The ids stay on this machine. All members see that single updates were withdrawn, and when.",
             "Delete the students from the data folder as well: the node cannot do that.",
+            "To withdraw at a later time together with others, or without training again, use the command: --at,"
+            " --scheduled, --no-retrain.",
         ),
         "Forget them",
         FORGET,

@@ -46,7 +46,7 @@ function soon() {
 
 const events = new EventSource(document.body.dataset.events);
 for (const name of ["block", "round", "peer", "motion", "withdrawal", "learner"]) events.addEventListener(name, soon);
-events.addEventListener("ready", () => { soon(); ready = true; });
+events.addEventListener("ready", () => { ready = true; soon(); }); // what happened since the page was made is drawn too
 events.addEventListener("daemon", () => { ready = true; soon(); });
 window.addEventListener("pagehide", () => events.close());
 

@@ -17,7 +17,7 @@ from collegium.node.core import events as ev
 from collegium.node.core.state import PAUSED_FLAG
 from collegium.node.home.invitations import from_text
 from collegium.node.page.actions import ACTIONS, READS, members
-from collegium.node.page.actions.forms import LIMIT
+from collegium.node.page.actions.forms import CAUTION, LIMIT
 from collegium.node.page.app import build
 from collegium.node.page.content import PLACES
 from collegium.node.page.source import Look, Receipt, Source
@@ -74,10 +74,11 @@ class Operator:
         app = build(self.source)
 
         async def with_session(scope: Any, receive: Any, send: Any) -> None:
-            await app({**scope, "state": {"form_token": TOKEN}}, receive, send)
+            await app({**scope, "state": {"form_token": TOKEN, "open_for": self.open_for}}, receive, send)
 
         self._app: Any = with_session
         self.addresses: list[str] = []
+        self.open_for = CAUTION
 
     def ask(self, path: str, method: str = "GET", **options: Any) -> httpx.Response:
         async def asked() -> httpx.Response:
@@ -173,6 +174,20 @@ def test_what_is_no_form_of_this_session_does_nothing(
         assert "/asked/" not in answer.text
         assert operator.ask("/asked/none", "POST", data={"token": "wrong"}).status_code == 403
     assert not daemon.submitted
+
+
+def test_a_page_that_was_just_opened_confirms_nothing(daemon: "FakeDaemon") -> None:  # noqa: F811
+    """Whoever took the link has the session until the operator's own browser opens it, seconds later."""
+    obey(daemon)
+    operator = Operator(daemon)
+    operator.open_for = CAUTION - 0.1
+    with serving(daemon):
+        plan = operator.send("/act/pause")
+        refused = operator.ask(plan.url.path, "POST", data={"token": TOKEN, **hidden(plan.text)})
+        assert (refused.status_code, "Go back and press the button again" in text(refused)) == (403, True)
+        assert not daemon.submitted
+        operator.open_for = CAUTION
+        assert "Paused" in text(operator.confirm(plan))
 
 
 def test_a_page_without_a_session_takes_no_form(daemon: "FakeDaemon") -> None:  # noqa: F811

@@ -22,8 +22,11 @@ class Visitor:
 
     def __init__(self) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                self.states.append(scope.get("state", {}))
             await PlainTextResponse(SECRET + Request(scope).url.path)(scope, receive, send)
 
+        self.states: list[dict[str, Any]] = []
         self.guard = Guard(app, 4711, TOKEN)
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> httpx.Response:
@@ -160,6 +163,25 @@ def test_a_session_that_nobody_uses_ends(visitor: Visitor, monkeypatch: pytest.M
     assert visitor.ask(base, cookie=cookie).status_code == 200
     monkeypatch.setattr(time, "monotonic", lambda: now + 2 * IDLE)
     assert visitor.ask(base, cookie=cookie).status_code == 401
+
+
+def test_forms_of_a_session_have_a_token_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = Visitor(), Visitor()
+    tokens = []
+    for visitor in (one, other):
+        base, cookie = visitor.enter()
+        now = time.monotonic()
+        visitor.ask(base, cookie=cookie)
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "monotonic", lambda now=now: now + 60)
+            visitor.ask(base, cookie=cookie)
+        first, second = visitor.states
+        assert first["form_token"] == second["form_token"] != cookie.partition("=")[2]
+        assert first["open_for"] < 60 <= second["open_for"] + 1
+        tokens.append(first["form_token"])
+        visitor.ask("/v1/status", authorization=f"Bearer {TOKEN}")
+        assert "form_token" not in visitor.states[-1], "a program with the token has no form"
+    assert len(set(tokens)) == 2
 
 
 def test_each_start_has_its_own_path_link_and_cookie() -> None:
