@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import assert_never
 
-from ....consensus.membership import WITHDRAWALS
 from ....crypto.errors import UsageError
 from ...control.client import Client
 from ...control.replies import InvitationShown, Submitted
@@ -193,15 +193,23 @@ def _if_passed(client: Client, motion: MotionShown) -> Sequence[str]:
             return (f"If it passes, {name} stays a member, and no component counts on it as a host until it is back.",)
         case "suspend-training":
             return (f"If it passes, {name} stays a host, and no round waits for its updates until it trains again.",)
-        case action if action in WITHDRAWALS:
+        case "withdraw" | "rewind":
             again = (
                 "The rounds since then run once more, and every member that trains pays for them again."
-                if WITHDRAWALS[action] == "rewind"
+                if motion["action"] == "rewind"
                 else of_withdrawing()
             )
             return (f"If it passes, {motion.get('scope', 'what it names')} of {name} is taken out for good.", again)
+        case "leave":
+            return (f"If it passes, {name} is no longer a member, and its key never comes back.",)
+        case "amend":
+            return (
+                "If it passes, the changed charter is in force for all members from the next block on; closed rounds"
+                " stay as they are. Only another amendment changes it back.",
+                "A quorum of all members passes it. This node's own privacy policy and budget are not changed by it.",
+            )
         case _:
-            return (f"If it passes: {motion['what']}.",)
+            assert_never(motion["action"])
 
 
 def _expelled(client: Client, key: str) -> list[str]:
