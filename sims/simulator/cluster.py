@@ -8,7 +8,7 @@ delays, loses, duplicates and reorders; nodes crash, and restart from what their
 import hashlib
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TypeAlias, Unpack, assert_never
 
@@ -152,10 +152,13 @@ class Node:
         self._act(self.lie)
 
     def _options(self, ledger: Ledger) -> Options:
-        opened = tuple(name for name in ledger.charter.specs if name not in self.options.hosted)
-        hosted = (*self.options.hosted, *(name for name in opened if name not in self.lacks))
-        self.options = replace(self.options, hosted=hosted)
+        self.options = self._holding(ledger.charter.specs)
         return self.options
+
+    def _holding(self, specs: Collection[str]) -> Options:
+        """Hold what opened too, as far as there is data for it here; what it follows, it goes on to follow."""
+        before = {*self.options.hosted, *self.options.followed, *self.lacks}
+        return replace(self.options, hosted=(*self.options.hosted, *(name for name in specs if name not in before)))
 
     def crash(self) -> None:
         """kill -9: everything that was not durable is gone."""
@@ -249,11 +252,9 @@ class Node:
                 assert_never(effect)
 
     def _configured(self, effect: ev.Amended) -> ev.Configured:
-        """As the daemon does: hold what opened too, as far as there is data for it here."""
-        options, specs = self.options, effect.charter.specs
-        opened = tuple(name for name in specs if name not in options.hosted and name not in self.lacks)
-        self.options = replace(options, hosted=(*options.hosted, *opened))
-        return ev.Configured(self.options.hosted, (), options.idle, options.plan.policies)
+        """As the daemon does."""
+        self.options = options = self._holding(effect.charter.specs)
+        return ev.Configured(options.hosted, options.followed, options.idle, options.plan.policies)
 
     def _train(self, core: NodeState, effect: ev.Train) -> None:
         if self.budget is not None and effect.run not in self.charged:
