@@ -156,8 +156,8 @@ class Node:
         return self.options
 
     def _holding(self, specs: Collection[str]) -> Options:
-        """Hold what opened too, as far as there is data for it here; what it follows, it goes on to follow."""
-        before = {*self.options.hosted, *self.options.followed, *self.lacks}
+        """Hold what opened since the founding too, as far as there is data for it here."""
+        before = {*self.cluster.charter.specs, *self.options.hosted, *self.lacks}
         return replace(self.options, hosted=(*self.options.hosted, *(name for name in specs if name not in before)))
 
     def crash(self) -> None:

@@ -785,7 +785,7 @@ MUTATIONS = (
         "no round makes room after void updates",
         ((FOLD, "    if _tightened(before, charter) and ", "    if not charter and "),),
         "amendments-at-once",
-        1,
+        2,
         ("expect.rounds",),
     ),
     Mutation(
