@@ -702,8 +702,8 @@ MUTATIONS = (
                 "(apply_records(ledger, records, trusted=trusted))",
             ),
         ),
-        "amendment-retires",
-        1,
+        "amended-in-a-storm",
+        4,
         ("G1",),
     ),
     Mutation(
