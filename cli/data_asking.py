@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def proposal_by_asking(
 ) -> "Proposal":
     """Return the proposal that a person at a terminal has stated. Raises UsageError."""
     from ..node.data.persons import find_persons
-    from ..node.data.propose import label_candidates, make_task, propose
+    from ..node.data.propose import check_something_left, label_candidates, propose
     from .output import console
 
     screen = console(stderr=True)
@@ -54,56 +55,108 @@ def proposal_by_asking(
     proposal = propose(looks, key, tasks, ignore)
     if not tasks:
         likely = join(label_candidates(proposal))
-
-        def take_tasks(answer: str) -> None:
-            tasks.update(dict.fromkeys(split(answer), ()))
-            try:
-                if not tasks:
-                    raise ValueError("At least one column is to be predicted.")
-                for name in tasks:
-                    if not any(choice.seen.column == name for choice in proposal.choices):
-                        raise ValueError(f"There is no column {name!r}.")
-            except ValueError:
-                tasks.clear()
-                raise
-
-        _ask("Which columns are to be predicted (commas between)?", likely, take_tasks)
+        tasks = _ask("Which columns are to be predicted (commas between)?", likely, partial(_tasks, looks, key))
+        proposal = propose(looks, key, tasks, ignore)
+    orders = {look.entry.name: _order(look, proposal) for look in proposal.persons.unordered}
+    proposal = propose(looks, key, tasks, ignore, orders)
     if not ignore:
         gone = [choice.seen.column for choice in proposal.used("out")]
         if gone:
             say(fill(f"Left out: {', '.join(gone)}.", LINE))
-        answer = _ask("Which others are left out (commas between)?", NONE, str)
-        ignore = [] if answer == NONE else split(answer)
-    proposal = propose(looks, key, {column: words for column, words in tasks.items() if words}, ignore)
-    for unworded in (name for name, words in tasks.items() if not words):
-        try:
-            make_task(proposal, unworded)
-        except UsageError as error:
-            say(error.message + ".")
-            words = _ask(f"The words of {unworded}, of two the one that means yes first (commas between)?", "", split)
-            make_task(proposal, unworded, words)
+
+        def take_ignored(answer: str) -> "Proposal":
+            ignored = [] if answer == NONE else split(answer)
+            left = propose(looks, key, tasks, ignored, orders)
+            check_something_left(left)
+            return left
+
+        proposal = _ask("Which others are left out (commas between)?", NONE, take_ignored)
+    for table_name, order in proposal.persons.ordered.items():
+        _texts(proposal, table_name, order)
     for choice in proposal.used("task"):
         if choice.stated:  # beforehand, or just now
             try:
                 _confirm_absent(proposal.look(choice), choice, choice.levels)
             except ValueError as error:
-                raise UsageError(f"You did not take the words of {choice.seen.column}", str(error)) from None
+                say(str(error))
+                choice.stated = False  # it is asked for again, below
     for choice in proposal.choices:
         if choice.open:
             _state(proposal.look(choice), choice)
     return proposal
 
 
-def _confirm_absent(look: "Look", choice: "Choice", words: Sequence[str]) -> None:
-    """Say which stated words no cell holds, and ask whether they are meant: classes, and what may be a slip.
+def _tasks(looks: "Sequence[Look]", key: str, answer: str) -> dict[str, tuple[str, ...]]:
+    """Return the tasks that an answer names, each with its words where these are asked for. Raises UsageError."""
+    from ..node.data.propose import FewWordsError, propose
 
-    Other levels may be another school's. Raises ValueError if they are not meant.
+    names = split(answer)
+    if not names:
+        raise ValueError("At least one column is to be predicted.")
+    tasks: dict[str, tuple[str, ...]] = {}
+
+    def take(name: str, words: str) -> None:
+        propose(looks, key, {**tasks, name: split(words)})
+        tasks[name] = tuple(split(words))
+
+    for name in names:
+        try:
+            take(name, "")
+        except FewWordsError as error:
+            say(error.message + ".")
+            question = f"The words of {name}, of two the one that means yes first (commas between)?"
+            _ask(question, "", partial(take, name))
+    return tasks
+
+
+def _order(look: "Look", proposal: "Proposal") -> str:
+    """Ask for the column by which the texts of a table are in order; "" where the table is to be left out."""
+    from ..node.data.persons import orders_of
+
+    columns = orders_of(look, proposal.persons.key)
+    texts = ", ".join(seen.column for seen in look.columns if seen.kind == "text")
+    about = f"{look.entry.path.name} has several rows of one {proposal.persons.key}, with texts ({texts})"
+    if not columns:
+        say(fill(f"{about}. It is left out: no column of dates or numbers puts them in order.", LINE))
+        return ""
+
+    def take(answer: str) -> str:
+        if answer not in {NONE, *columns}:
+            raise ValueError(f"Name one of {', '.join(columns)}; or {NONE}, to leave the table out.")
+        return "" if answer == NONE else answer
+
+    say(fill(f"{about}.", LINE))
+    return str(_ask(f"  Which of {', '.join(columns)} puts them in order, or {NONE}?", NONE, take))
+
+
+def _texts(proposal: "Proposal", name: str, order: str) -> None:
+    """Ask how many texts of a student are read."""
+    from ..node.data.manifest import MAX_TEXTS
+
+    columns = [choice.seen.column for choice in proposal.used("text") if choice.seen.table == name]
+    if not columns:
+        return
+    most = MAX_TEXTS // len(columns)
+
+    def take(answer: str) -> None:
+        if not answer.isascii() or not answer.isdigit() or not 1 <= int(answer) <= most:
+            raise ValueError(f"Write a whole number from 1 to {most}.")
+        proposal.texts[name] = int(answer)
+
+    say(fill(f"Table {name}, several texts of a student ({', '.join(columns)}), in the order of {order}.", LINE))
+    _ask("  How many of a student are read at most, the newest ones?", str(min(proposal.steps[name], most)), take)
+
+
+def _confirm_absent(look: "Look", choice: "Choice", words: Sequence[str]) -> None:
+    """Say which stated words no cell holds, and ask whether they are meant: classes, all words, what may be a slip.
+
+    Some other levels may be another school's. Raises ValueError if they are not meant.
     """
     found = absent(look, choice, words)
     if not found:
         return
-    slip = any(found.values())
-    text = absent_text(choice, found)
+    slip = any(found.values()) or len(found) == len(set(words))
+    text = absent_text(choice, words, found)
     if choice.use != "task" and not slip:
         say(f"  {text}. It may be another school's.")
     elif not typer.confirm(f"  {text}. Take these words all the same?", default=not slip, err=True):

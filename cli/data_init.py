@@ -124,20 +124,16 @@ def _nobody(looks: "Sequence[Look]", key: str, tasks: dict[str, tuple[str, ...]]
 
 
 def _sound(proposal: "Proposal") -> None:
-    if not proposal.used("feature", "text", "image", "audio"):
-        gone = ", ".join(f"{choice.seen.column} ({choice.why})" for choice in proposal.used("out"))
-        raise UsageError(
-            f"no column is left to learn from: {gone or 'there is none'}", "Add a column, or name fewer tasks."
-        )
-    from ..node.data.propose import label_candidates
+    from ..node.data.propose import check_something_left, label_candidates
 
+    check_something_left(proposal)
     proposal.notes += [
         f"{column} sounds like a label, and is a feature: --ignore it if it is known only when the task's label is"
         for column in label_candidates(proposal)
     ]
     for choice in proposal.used("feature", "task", "group"):
         if choice.stated and choice.levels and (found := absent(proposal.look(choice), choice, choice.levels)):
-            proposal.notes.append(absent_text(choice, found))
+            proposal.notes.append(absent_text(choice, choice.levels, found))
     for choice in proposal.used("task"):
         if choice.stated and choice.levels:
             others = proposal.look(choice).others(choice.seen.column, choice.levels)

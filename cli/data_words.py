@@ -66,7 +66,8 @@ def absent(look: "Look", choice: "Choice", words: Sequence[str]) -> dict[str, st
     return found
 
 
-def absent_text(choice: "Choice", found: dict[str, str]) -> str:
-    """Say which stated words no cell of a column holds."""
+def absent_text(choice: "Choice", words: Sequence[str], found: dict[str, str]) -> str:
+    """Say which stated words no cell of a column holds; and of how many cells none holds any."""
     named = [repr(word) + (f" (is {near!r} meant?)" if near else "") for word, near in found.items()]
-    return f"{choice.seen.column}: no cell holds {', '.join(named)}"
+    cells = "no cell holds" if len(found) < len(set(words)) else f"none of its {choice.seen.present} filled cells holds"
+    return f"{choice.seen.column}: {cells} {', '.join(named)}"

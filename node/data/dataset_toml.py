@@ -155,8 +155,9 @@ def _modalities(proposal: Proposal) -> list[str]:
             lines += _line_with_note(f"columns = {_list([choice.seen.column for choice in choices])}", note)
             if order := proposal.persons.ordered.get(table):
                 lines += _line_with_note(f"order = {text_of(order)}", "of a student's texts, from the oldest on")
-                most = min(proposal.steps[table], MAX_TEXTS)
-                lines += _line_with_note(f"texts = {most}", f"of a student; the last ones are read. {UNSTATED}")
+                most = proposal.texts.get(table, min(proposal.steps[table], MAX_TEXTS // len(choices)))
+                note = "of a student; the last ones are read" + ("" if table in proposal.texts else f". {UNSTATED}")
+                lines += _line_with_note(f"texts = {most}", note)
         elif first.seen.kind == "pixels" and first.bounds:
             low, high = map(number_of, first.bounds)
             lines += [f"prefix = {text_of(first.seen.column)}", f"low = {low}", f"high = {high}"]

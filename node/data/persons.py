@@ -1,6 +1,6 @@
 """Which table lists the records, which column names them, and whose they are."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...crypto.errors import UsageError
@@ -33,7 +33,8 @@ _ORDERS = word_set("""
 class Persons:
     """The unit table, its key and the subject of its records; `joined` maps the other readable tables to the column of
     time by which they are a series, "" where a record has one row. `ordered` maps those with several texts a record to
-    the column of their order. `left` says why others are not."""
+    the column of their order; `unordered` are tables with texts for which a person has to name it. `left` says why
+    others are not read."""
 
     unit: Look
     key: str
@@ -41,6 +42,7 @@ class Persons:
     joined: dict[str, str] = field(default_factory=dict)
     ordered: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    unordered: tuple[Look, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -68,8 +70,16 @@ def _repeats(seen: Seen) -> bool:
     return only and (seen.kind != "number" or named or seen.distinct > MAX_LEVELS)
 
 
-def find_persons(looks: Sequence[Look], key: str = "", tasks: Collection[str] = ()) -> Persons:
-    """Find the unit table, by the column `key` if it is given. Raises UsageError where a person has to say it."""
+def find_persons(
+    looks: Sequence[Look],
+    key: str = "",
+    tasks: Collection[str] = (),
+    orders: Mapping[str, str] | None = None,
+) -> Persons:
+    """Find the unit table, by the column `key` if it is given. Raises UsageError where a person has to say it.
+
+    `orders` maps tables with several texts a record to the column of their order, "" to leave the table out.
+    """
     link = clean(key) or _link(looks)
     holders = [look for look in looks if look.seen(link) is not None]
     if not holders:
@@ -81,13 +91,13 @@ def find_persons(looks: Sequence[Look], key: str = "", tasks: Collection[str] = 
     elsewhere = any(look.seen(task) for look in single for task in tasks)
     if single and not (labelled and not elsewhere):
         unit = max(single, key=lambda look: (look.table.rows, len(look.columns)))
-        return _with_other_tables(looks, Persons(unit, link, link))
+        return _with_other_tables(looks, Persons(unit, link, link), orders or {})
     if not several:
         first = holders[0]
         what = f"{first.entry.path}: column {link!r} has the same value in several rows, and no column names each row"
         raise UsageError(what, "Add a column that numbers the rows, or name the right one: --key COLUMN.")
     unit = max(labelled or several, key=lambda look: (look.table.rows, len(look.columns)))
-    return _with_other_tables(looks, Persons(unit, _row_id(unit, link), link))
+    return _with_other_tables(looks, Persons(unit, _row_id(unit, link), link), orders or {})
 
 
 def columns_of(looks: Sequence[Look]) -> str:
@@ -130,9 +140,9 @@ def _row_id(look: Look, link: str) -> str:
     return max(ids, key=id_score, default="")
 
 
-def _with_other_tables(looks: Sequence[Look], persons: Persons) -> Persons:
+def _with_other_tables(looks: Sequence[Look], persons: Persons, orders: Mapping[str, str]) -> Persons:
     """Say of each other table whether it can be read."""
-    joined, ordered, left, notes = {}, {}, {}, []
+    joined, ordered, left, unordered, notes = {}, {}, {}, [], []
     for look in looks:
         if look is persons.unit:
             continue
@@ -141,9 +151,10 @@ def _with_other_tables(looks: Sequence[Look], persons: Persons) -> Persons:
             left[name] = f"it has no column {persons.key!r}, by which the records of {persons.unit.entry.path.name} go"
             continue
         time = "" if seen.unique else _time(look)
-        order = "" if seen.unique else time or _order(look)
+        order = "" if seen.unique else orders.get(look.entry.name, time or _order(look))
         texts = any(column.kind == "text" for column in look.columns)
         if not seen.unique and not (time or (order and texts)):
+            unordered += [look] if texts else []
             left[name] = (
                 f"several rows have one {persons.key!r}. Numbers in the order of a column of time can (a series), and"
                 " texts in the order of a column of dates or numbers; or let its rows be the records: give each an id,"
@@ -155,7 +166,7 @@ def _with_other_tables(looks: Sequence[Look], persons: Persons) -> Persons:
             ordered[look.entry.name] = order
         if unknown := look.unknown(persons.key, persons.unit, persons.key):
             notes.append(f"{name}: {unknown} of the rows are of nobody in {persons.unit.entry.path.name}")
-    return Persons(persons.unit, persons.key, persons.subject, joined, ordered, left, tuple(notes))
+    return Persons(persons.unit, persons.key, persons.subject, joined, ordered, left, tuple(unordered), tuple(notes))
 
 
 def _time(look: Look) -> str:
@@ -168,3 +179,8 @@ def _order(look: Look) -> str:
     dates = [seen.column for seen in look.columns if seen.kind == "date"]
     numbers = [seen.column for seen in look.columns if seen.kind == "number" and _ORDERS & set(words_of(seen.column))]
     return next(iter([*dates, *numbers]), "")
+
+
+def orders_of(look: Look, key: str) -> list[str]:
+    """Return the columns of dates or numbers, by which a person may put the texts of one record in order."""
+    return [seen.column for seen in look.columns if seen.kind in {"date", "number"} and seen.column != key]

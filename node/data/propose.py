@@ -61,7 +61,7 @@ class Choice:
 @dataclass(slots=True, eq=False)
 class Proposal:
     """A dataset.toml in the making. By table, `missing` are words for "no value", `steps` the rows of a series or the
-    texts of a record."""
+    texts of a record; `texts` is their number as a person has stated it."""
 
     persons: Persons
     tables: tuple[Look, ...]
@@ -69,6 +69,7 @@ class Proposal:
     max_records: int
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
+    texts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def look(self, choice: Choice) -> Look:
@@ -80,10 +81,19 @@ class Proposal:
         return [choice for choice in self.choices if choice.use in uses]
 
 
+class FewWordsError(UsageError):
+    """Fewer than two words of a column to predict are shown: a person has to state its classes."""
+
+
 def propose(
-    looks: Sequence[Look], key: str = "", tasks: Mapping[str, Sequence[str]] | None = None, ignore: Collection[str] = ()
+    looks: Sequence[Look],
+    key: str = "",
+    tasks: Mapping[str, Sequence[str]] | None = None,
+    ignore: Collection[str] = (),
+    orders: Mapping[str, str] | None = None,
 ) -> Proposal:
     """Propose the columns' purposes. `tasks` are the columns to predict, each with its words where they are stated.
+    `orders` are those by which the texts of a table are in order, as `find_persons` has them.
 
     Raises UsageError: a named column is missing, or cannot be a task; or no column is recognised as the key.
     """
@@ -92,7 +102,7 @@ def propose(
     for name in sorted({*wanted, *left_out}):
         if not any(look.seen(name) for look in looks):
             raise UsageError(f"no table has a column {name!r}", columns_of(looks))
-    persons = find_persons(looks, key, wanted)
+    persons = find_persons(looks, key, wanted, orders)
     tables = tuple(look for look in looks if look is persons.unit or look.entry.name in persons.joined)
     proposal = Proposal(persons, tables, [], _records(persons), notes=list(persons.notes))
     for look in tables:
@@ -105,6 +115,14 @@ def propose(
     for name, words in wanted.items():
         make_task(proposal, name, words)
     return proposal
+
+
+def check_something_left(proposal: Proposal) -> None:
+    """Raise UsageError where no column is left to learn from."""
+    if not proposal.used("feature", "text", "image", "audio"):
+        gone = ", ".join(f"{choice.seen.column} ({choice.why})" for choice in proposal.used("out"))
+        what = f"no column is left to learn from: {gone or 'there is none'}"
+        raise UsageError(what, "Add a column, or name fewer tasks.")
 
 
 def label_candidates(proposal: Proposal) -> list[str]:
@@ -147,7 +165,9 @@ def make_task(proposal: Proposal, column: str, words: Sequence[str] = ()) -> Cho
         choice.levels = _yes_first(common) if choice.task == "binary" else common
     elif seen.kind in {"number", "levels"}:
         what = f"column {column!r}: fewer than two words occur often enough to be shown"
-        raise UsageError(what, f'State its classes, of two the one that means yes first: --task "{column}=WORD,WORD".')
+        raise FewWordsError(
+            what, f'State its classes, of two the one that means yes first: --task "{column}=WORD,WORD".'
+        )
     else:
         what = f"column {column!r} cannot be predicted: {_OUT.get(seen.kind, f'it holds {seen.kind}')}"
         raise UsageError(what, "Name a column with numbers or a few words.")

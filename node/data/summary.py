@@ -157,7 +157,14 @@ def _of_columns(columns: Iterable[ColumnCount]) -> list[str]:
         coded = sum(number for _, number in column.sentinels)
         if column.below + column.above > coded and not _all_clamped(column):
             warnings.append(f"{where}: {column.below} below low and {column.above} above high, which are clamped")
-        if column.other and column.use.startswith("modality "):
+        if column.values and column.other == column.values:
+            cells = counted(column.values, "cell that is filled holds", "cells that are filled hold")
+            meant = "no" if column.use.startswith("task ") else "other"
+            warnings.append(
+                f"{where}: its {cells} none of the declared words, and so all count as {meant}: write the words of the"
+                " column in dataset.toml, or correct the column"
+            )
+        elif column.other and column.use.startswith("modality "):
             warnings.append(
                 f"{where}: {_times(column.other)} none of the levels and counts as other{_words_text(column)}"
             )
@@ -172,14 +179,34 @@ def _words_text(column: ColumnCount) -> str:
     return " (" + ", ".join(f"{word} {number}" for word, number in column.words) + ")" if column.words else ""
 
 
-def _long_texts(modality: ModalityArray) -> int:
-    """Return how many records have a text that is certainly cut; only a model's tokenizer gives the exact number."""
+def _long_texts(modality: ModalityArray) -> tuple[int, int]:
+    """Return how many records have a text that is certainly cut, and how many others one that may be.
+
+    Only a model's tokenizer gives the exact number: a word is a token or several.
+    """
     if modality.texts is None:
-        return 0
-    # A text of so few characters has no more words; of the others all are counted.
-    long = [[text is not None and len(text) > READ and len(WORD.findall(text)) > READ for text in record]
-            for record in modality.texts.reshape(-1, modality.texts.shape[2])]  # fmt: skip
-    return sum(any(record) for record in long)
+        return 0, 0
+    records = modality.texts.reshape(-1, modality.texts.shape[2])
+    longest = [max((len(WORD.findall(text or "")) for text in record), default=0) for record in records]
+    return sum(words > READ for words in longest), sum(READ // 2 < words <= READ for words in longest)
+
+
+def _of_texts(modality: ModalityArray) -> list[str]:
+    cut, may_be = _long_texts(modality)
+    warnings = []
+    if cut:
+        warnings.append(
+            f"modality {modality.name!r}: {counted(cut, 'record has', 'records have')} a text of over {READ} words and"
+            " signs: only its beginning is read (128 tokens by a pretrained model, which are fewer words; `positions`"
+            " words by one from scratch)"
+        )
+    if may_be:
+        warnings.append(
+            f"modality {modality.name!r}: {counted(may_be, 'record has', 'records have')} a text of over {READ // 2}"
+            " words and signs, which may be cut: a pretrained model reads 128 tokens, and a long word is several."
+            " `node start` counts them exactly, with the model"
+        )
+    return warnings
 
 
 def _warnings(data: Dataset) -> list[str]:
@@ -220,13 +247,7 @@ def _warnings(data: Dataset) -> list[str]:
         f" {counted(texts, 'text is', 'texts are')} left away, the oldest ones. Raise `texts` if they matter"
         for name, (records, texts) in sorted(data.findings.unread_texts.items())
     ]
-    warnings += [
-        f"modality {modality.name!r}: {counted(long, 'record has', 'records have')} a text of over {READ} words and"
-        " signs: only its beginning is read (128 tokens by a pretrained model, which are fewer words; `positions` words"
-        " by one from scratch)"
-        for modality in data.modalities.values()
-        if (long := _long_texts(modality))
-    ]
+    warnings += [warning for modality in data.modalities.values() for warning in _of_texts(modality)]
     for task in data.tasks.values():
         labelled = _is_labelled(task)
         if not labelled.any():

@@ -38,6 +38,12 @@ columns = [{ name = "gender", levels = ["f", "m"] }]
 share = 0.5
 salt = "x"
 """
+TOWN = """
+[[modality]]
+name = "town"
+kind = "tabular"
+columns = [{ name = "town", levels = ["north", "south"] }]
+"""
 WORK = "id,student,answer,grade,points,gender\n" + "".join(
     f"r{number},s{number},words,{('low', 'high')[number % 2]},10,{'f' if number % 9 else 'm'}\n"
     for number in range(240)
@@ -74,6 +80,21 @@ def test_check_counts_the_subjects_of_a_group_as_evaluation_does(run: "Run", fol
     assert (cell["held_out"], cell["held_out_subjects"], cell["too_small"]) == (10 * held_out, held_out, True)
     assert 30 < held_out <= 40
     assert "subjects held out" in run("data", "check", folder).out
+
+
+def test_check_warns_of_words_that_no_cell_holds_and_quotes_no_cell(run: "Run", folder: Path) -> None:
+    """A group and a category whose declared words are in no cell: the figures of "other" would be all there is."""
+    toml = MANIFEST.replace('["f", "m"]', '["female", "male"]').replace("[[task]]", f"{TOWN}[[task]]", 1)
+    (folder / "dataset.toml").write_text(toml)
+    lines = WORK.splitlines()
+    (folder / "work.csv").write_text("\n".join([f"{lines[0]},town", *(f"{line},east" for line in lines[1:])]))
+    warnings = run("data", "check", folder, "--json").value["warnings"]
+    about = [warning for warning in warnings if "none of the declared words" in warning]
+    assert [warning.split(" (")[0] for warning in about] == [
+        "column 'town' of table 'work'", "column 'gender' of table 'work'"
+    ]  # fmt: skip
+    assert all("its 240 cells that are filled hold none" in warning for warning in about)
+    assert "east" not in " ".join(warnings)
 
 
 def test_check_fails_as_training_would(run: "Run", folder: Path) -> None:
@@ -129,7 +150,7 @@ def test_import_writes_folders_that_check_accepts(run: "Run", tmp_path: Path) ->
 
 def test_texts_that_are_cut_are_told_of(run: "Run", tmp_path: Path) -> None:
     long, short = " ".join(["word"] * 127), " ".join(["word"] * 126)
-    (tmp_path / "t.csv").write_text(f"id,text,label\n1,{long},yes\n2,{short},no\n3,{long},no\n4,,yes\n")
+    (tmp_path / "t.csv").write_text(f"id,text,label\n1,{long},yes\n2,{short},no\n3,{long},no\n4,,yes\n5,{short},yes\n")
     (tmp_path / "dataset.toml").write_text(
         'format = 1\n[unit]\nsubject = "id"\n[tables.t]\npath = "t.csv"\nkey = "id"\n'
         '[[modality]]\nname = "essay"\nkind = "text"\ncolumns = ["text"]\n'
@@ -137,5 +158,7 @@ def test_texts_that_are_cut_are_told_of(run: "Run", tmp_path: Path) -> None:
         '[split]\nshare = 0.0\nsalt = "x"\n'
     )
     warnings = run("data", "check", tmp_path, "--json").value["warnings"]
+    (may_be,) = [warning for warning in warnings if "may be cut" in warning]
+    assert may_be.startswith("modality 'essay': 2 records have a text of over 63 words")
     (cut,) = [warning for warning in warnings if "only its beginning is read" in warning]
     assert cut.startswith("modality 'essay': 2 records have a text of over 126 words")

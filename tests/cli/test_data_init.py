@@ -127,17 +127,25 @@ def test_a_person_at_a_terminal_states_bounds_words_and_tasks(run: "Run", tmp_pa
     folder.mkdir()
     rows = [[f"S{n}", 11 + n % 8, ("Bonn", "Köln")[n % 2], n % 40, "pass" if n % 3 else "fail"] for n in range(60)]
     write(folder / "a.csv", ["Pupil", "Age", "Town", "Absent", "Result"], rows)
+    essays = [[f"S{n // 2}", n % 7, ESSAY.format(n)] for n in range(60)]
+    write(folder / "essays.csv", ["Pupil", "points", "Essay"], essays)
     terminal = Terminal([str(COMMAND), "data", "init", str(folder)])
     try:
         for question, answer in (
             ("Which column names a student?", ""),
             ("Which columns are to be predicted", "Nothing"),
-            ("There is no column 'Nothing'", "Result"),
-            ("Which others are left out", "Absent"),
+            ("no table has a column 'Nothing'", "Essay"),
+            ("column 'Essay' is in no table whose rows are records", "Result"),
+            ("essays.csv has several rows of one Pupil, with texts (Essay).", "Essay"),
+            ("Name one of points; or none, to leave the table out.", "points"),
+            ("Which others are left out", "Abesnt"),
+            ("no table has a column 'Abesnt'", "Absent"),
+            ("How many of a student are read at most, the newest ones? [2]", "0"),
+            ("Write a whole number from 1 to 64.", "3"),
             ("highest possible value? [0 20]", "25 10"),
             ("Write two numbers, the lower one first", "10 25"),
-            ("Its words? [Bonn,Köln]", "Bon, Köln"),
-            ("Town: no cell holds 'Bon' (is 'Bonn' meant?). Take these words all the same?", ""),
+            ("Its words? [Bonn,Köln]", "Bon"),
+            ("Town: none of its 60 filled cells holds 'Bon' (is 'Bonn' meant?). Take these", ""),
             ("Write them as the table has them", "Bonn, Köln, Aachen"),
             ("means yes? [pass,fail]", "pass,fial"),
             ("Result: no cell holds 'fial' (is 'fail' meant?)", "n"),
@@ -152,6 +160,8 @@ def test_a_person_at_a_terminal_states_bounds_words_and_tasks(run: "Run", tmp_pa
     assert "collegium data check" in terminal.screen.scroll
     assert "Town: no cell holds 'Aachen'. It may be another school's." in terminal.screen.scroll
     assert "Age, a feature: numbers of about 10 to 20." in terminal.screen.scroll
+    essay = made(folder)["modality"][1]
+    assert (essay["table"], essay["order"], essay["texts"]) == ("essays", "points", 3)
     assert made(folder)["modality"][0]["columns"] == [
         {"name": "Age", "low": 10, "high": 25}, {"name": "Town", "levels": ["Bonn", "Köln", "Aachen"]},
     ]  # fmt: skip
@@ -165,7 +175,7 @@ def test_words_of_a_flag_that_no_cell_holds_are_named(run: "Run", tmp_path: Path
     done = run("data", "init", tmp_path, "--yes", "--task", "Result=pass,fial", "--json")
     assert done.code == 0, done.err
     assert done.value["notes"] == [
-        "Result: no cell holds 'pass' (is 'Pass' meant?), 'fial' (is 'fail' meant?)",
+        "Result: none of its 60 filled cells holds 'pass' (is 'Pass' meant?), 'fial' (is 'fail' meant?)",
         "Result: 60 cells hold other words than pass, fial: their students would be left out. Name every word, or"
         " correct them",
     ]
