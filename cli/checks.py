@@ -79,6 +79,7 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
     if gone:
         checks = [(name, check) for name, check in checks if name in OF_FORMER]
     results: list[Check] = []
+    unusable = ""  # why config.toml cannot be used: other checks that need it say nothing new
     for name, check in checks:
         patience = DATA_PATIENCE if name == "data" else PATIENCE
         try:
@@ -88,6 +89,9 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
             results.append(Check(name, "fail", text, HANGS[name == "data"]))
         except CollegiumError as error:
             message = error.message if isinstance(error, OperatorError) else str(error)
+            if message == unusable:
+                continue
+            unusable = message if name == "config" else unusable
             results.append(Check(name, "fail", message, error.advice if isinstance(error, OperatorError) else ""))
         except Exception as error:  # noqa: BLE001 - the other checks still run
             results.append(Check(name, "fail", f"{type(error).__name__}: {error}", "Report this."))

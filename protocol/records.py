@@ -39,7 +39,7 @@ IDLE = {
     "policy": "its privacy policy does not allow it",
     "retired": "an amendment of the charter ended its rounds",
     "too-few-students": "it declares fewer students than the charter asks for",
-    PAUSED: "it cannot at the moment, and does not say why",
+    PAUSED: "it holds back for now and does not say why: it may be its quiet hours, a pause, or its learner",
     SILENT: "it was suspended: it declared training, and sent nothing",
 }
 GENESIS = bytes(32)  # `prev` of the first record of a feed and of the first block

@@ -377,7 +377,8 @@ path = {_toml(data)}  # the folder with dataset.toml, relative to this file; "" 
 [learning]
 contribute = {_toml(c.learning.contribute)}  # train on the data and publish updates
 # Hours in which this node trains nothing, by this machine's local time: "22:00-06:00", "Mon-Fri 07:30-18:00" or
-# "Sat,Sun 00:00-24:00". It votes, folds and serves meanwhile, and no round waits for it.
+# "Sat,Sun 00:00-24:00" (days: Mon, Tue, Wed, Thu, Fri, Sat, Sun). It votes, folds and serves meanwhile. Rounds close
+# without it while enough others train; where too few do, they wait until it goes on.
 quiet_hours = {_toml(c.learning.quiet_hours)}
 rounds = {c.learning.rounds}  # train up to this round of the federation's; 0: no limit but the privacy budget
 # Patterns of components to host and train, as "head/*". Other components that the data need are only followed.

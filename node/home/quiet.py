@@ -21,7 +21,7 @@ def check(value: object) -> str:
     try:
         _minutes(value if type(value) is str else "")
     except ValueError:
-        return f"{value!r} is none"
+        return f"{value!r} is none (days are {', '.join(DAYS)})"
     return ""
 
 

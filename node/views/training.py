@@ -1,7 +1,6 @@
 """Trainers of each component, the reasons of its other hosts, and the effect on its rounds."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -136,13 +135,23 @@ def waiting(context: Context, name: str) -> WaitingComponent | None:
     able = possible_authors(context.charter, context.ledger, name)
     if len(able) >= spec.min_updates:
         return None
+    why = "; ".join([f"{len(able)} of {spec.min_updates} trainers", *_others(context, c, able)])
+    return {"component": name, "trainers": len(able), "needed": spec.min_updates, "why": why}
+
+
+def _others(context: Context, c: ComponentLedger, able: Collection[bytes] = ()) -> list[str]:
+    """Say of the hosts that do not train a component, but for those `able` to, who they are and why.
+
+    This node's own reason is said in full: others may be told less.
+    """
+    own = idle_here(context).get(c.name)
     by_meaning: dict[str, list[str]] = {}
     for host in not_trained_by(context, c):
-        if bytes.fromhex(host["key"]) not in able:
-            by_meaning.setdefault(host["meaning"], []).append(host["name"])
-    others = [f"{listed(names)}: {meaning}" for meaning, names in sorted(by_meaning.items())]
-    why = "; ".join([f"{len(able)} of {spec.min_updates} trainers", *others])
-    return {"component": name, "trainers": len(able), "needed": spec.min_updates, "why": why}
+        key = bytes.fromhex(host["key"])
+        if key not in able:
+            why = meaning(context, own) if key == context.me and own is not None else host["meaning"]
+            by_meaning.setdefault(why, []).append("this node" if key == context.me else host["name"])
+    return [f"{listed(names)}: {why}" for why, names in sorted(by_meaning.items())]
 
 
 def unmatched(patterns: Sequence[str], components: Sequence[str]) -> list[Note]:
@@ -202,10 +211,7 @@ def _too_few(context: Context, c: ComponentLedger) -> Iterable[Note]:
     count, hosts, ledger = len(trained_by(context, c)), len(c.hosts), context.ledger
     if count < spec.min_updates:
         need = f"{spec.min_updates} update{'s' if spec.min_updates > 1 else ''}"
-        reasons = Counter(trainers.idle(ledger.offers, host, c.name) for host in c.hosts)
-        others = "; ".join(
-            f"{number} host{'s' if number > 1 else ''}: {IDLE[why]}" for why, number in sorted(reasons.items()) if why
-        )
+        others = "; ".join(_others(context, c))
         yield Note(
             NoteKind.TOO_FEW_TRAINERS,
             f"{count} of {hosts} hosts train it{f' ({others})' if others else ''}, and a round needs {need}. No round"

@@ -51,8 +51,17 @@ def test_no_home_at_all_is_one_finding_among_others(run: "Run", tmp_path: Path) 
     assert answer.code == 1
     assert answer.value["ok"] is False
     assert {c["check"] for c in answer.value["checks"] if c["verdict"] == "fail"} == {
-        "directory", "key", "config", "charter", "ports", "data",
+        "directory", "key", "config", "charter",
     }  # fmt: skip
+
+
+def test_what_is_wrong_in_the_configuration_is_said_once(home: Home) -> None:
+    text = home.config.read_text().replace("quiet_hours = []", 'quiet_hours = ["Mo-Fr 08:00-16:00"]')
+    home.config.write_text(text)
+    (found,) = [check for check in checks.run(home) if "quiet_hours" in check.found + check.advice]
+    assert (found.name, found.verdict) == ("config", "fail")
+    assert "'Mo-Fr 08:00-16:00'" in found.found + found.advice
+    assert "Mon, Tue, Wed, Thu, Fri, Sat, Sun" in found.found + found.advice
 
 
 def test_a_key_that_others_can_read_fails(home: Home) -> None:

@@ -1,6 +1,8 @@
 """A node that its operator pauses: it trains nothing, and nobody waits for it."""
 
 from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
 
 from collegium.consensus import trainers
 from collegium.node.core import events as ev
@@ -10,7 +12,12 @@ from collegium.node.core.offers import own_reason, why_idle
 from collegium.node.core.reasons import Reason
 from collegium.node.core.state import NodeState
 from collegium.node.core.timers import PaceDue
-from collegium.protocol.records import PAUSED
+from collegium.node.home.quiet import QuietHours
+from collegium.node.store import Store
+from collegium.node.views import Context
+from collegium.node.views.context import local
+from collegium.node.views.training import remarks, waiting
+from collegium.protocol.records import IDLE, PAUSED
 from collegium.sims.simulator.cluster import Cluster, Node
 from collegium.sims.simulator.invariants import Invariants
 
@@ -119,3 +126,28 @@ def test_g3_a_component_has_one_pace_timer_and_an_early_or_stale_one_ends_no_res
 def core_of_new(cluster: Cluster) -> NodeState:
     node = cluster.nodes[0]
     return load_node(cluster.charter, node.identity, node.options, ev.Snapshot())
+
+
+def test_the_quiet_hours_of_one_of_two_stop_the_rounds_and_both_are_told_whose_they_are(tmp_path: Path) -> None:
+    cluster = Cluster(2, 7, Invariants, rounds=40)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(2))
+    first, node = cluster.nodes
+    node.deliver(ev.SetQuiet(True))
+    assert cluster.run(lambda: trainers.idle(core_of(first).ledger.offers, key(node), HEAD) == PAUSED)
+
+    def told(at: Node, hours: QuietHours) -> str:
+        with Store.open(tmp_path / f"{at.index}.db", cluster.charter.federation) as store:
+            context = Context(cluster.charter, core_of(at).ledger, store, me=key(at), quiet=hours)
+            shown = waiting(context, HEAD)
+            assert shown is not None
+            assert any(shown["why"].removeprefix("1 of 2 trainers; ") in note.found for note in remarks(context))
+        return shown["why"]
+
+    name = core_of(first).ledger.roll.seats[key(node)].name
+    assert told(first, QuietHours()) == f"1 of 2 trainers; {name}: {IDLE[PAUSED]}"
+    assert "quiet hours" in IDLE[PAUSED]
+    now = datetime.now()
+    hours = QuietHours([f"{now - timedelta(hours=1):%H:00}-{now + timedelta(hours=2):%H:00}"])
+    until = local(now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=2))
+    assert told(node, hours) == f"1 of 2 trainers; this node: its quiet hours last until {until}"
