@@ -37,7 +37,7 @@ from .options import ForceOption, HomeOption, JsonOption, PassphraseOption, exis
 from .output import confirm, emit, facts, say, table
 from .proposals import elsewhere
 from .quiet import of_home
-from .read import from_store
+from .read import charter_in_force, from_store
 from .review import overview
 
 if TYPE_CHECKING:
@@ -238,9 +238,10 @@ def show(
 
 @app.command("review")
 def review(file: FileArgument = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Say in plain words what a charter binds its members to: who is in, what leaves the house, ε, pace, rule."""
+    """Say in plain words what a charter (without FILE the one in force) binds to: what leaves, ε, pace, rule."""
     charter, signed = _read(file, home)
     place = home_of(home)
+    charter = charter if file is not None else charter_in_force(place)
     result = reviewing.review(charter, signed, place) | {"quiet_hours": of_home(place, charter)}
     emit(result, as_json, lambda out: reviewing.show(out, result))
 
@@ -290,7 +291,7 @@ def sign(
     write_charter(place.charter, signed)
     if out is not None:
         write_charter(out, signed)
-    result |= {"file": str(place.charter), **overview(charter, signed)}
+    result |= {**overview(charter, signed), "warnings": result["warnings"], "file": str(place.charter)}
 
     def people(out: Any) -> None:
         out.print()

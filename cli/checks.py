@@ -5,8 +5,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING
@@ -15,13 +14,21 @@ from ..crypto.errors import CollegiumError, OperatorError
 from ..node.control.within import TooLongError, within
 from ..node.home import config as settings
 from ..node.home import keys
-from ..node.home.addresses import members_problems, own_problem
+from ..node.home.addresses import own_problem
 from ..node.home.lock import running
 from ..node.home.paths import GOOD_FREE, Home
 from ..node.views.note import Level, NoteKind
 from ..node.words import counted
-from ..protocol.blocks import tolerated
-from ..protocol.charter import Charter, unsigned_members
+from .checks_charter import (
+    Check,
+    address_checks,
+    charter_checks,
+    engage_checks,
+    in_force,
+    ledger_of,
+    policy_checks,
+    privacy_checks,
+)
 from .monitor import hanging
 
 if TYPE_CHECKING:
@@ -40,20 +47,6 @@ VERDICTS = {Level.INFO: "ok", Level.WARNING: "warn", Level.CRITICAL: "fail"}
 _PINNED = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*(?:(==|>=)\s*([0-9][0-9A-Za-z.]*))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding: "ok", "warn" or "fail"."""
-
-    name: str
-    verdict: str
-    found: str
-    advice: str = ""
-
-    def as_map(self) -> dict[str, str]:
-        """Return it as JSON."""
-        return {"check": self.name, "verdict": self.verdict, "found": self.found, "advice": self.advice}
-
-
 def run(home: Home, *, data: bool = True) -> list[Check]:
     """Run all checks on a node's directory; a check that fails to run is a finding, and the others still run."""
     ledger = _agreed_ledger(home)
@@ -65,17 +58,17 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
         ("directory", _directory),
         ("key", _key),
         ("config", _config),
-        ("charter", partial(_charter, ledger=ledger, gone=gone)),
+        ("charter", partial(charter_checks, ledger=ledger, gone=gone)),
         ("disk", _disk),
         ("ports", _ports),
         ("database", _database),
-        ("policy", _policy),
-        ("engage", _engage),
-        ("privacy", _privacy),
+        ("policy", partial(policy_checks, ledger=ledger)),
+        ("engage", partial(engage_checks, ledger=ledger)),
+        ("privacy", partial(privacy_checks, ledger=ledger)),
         ("daemon", _daemon),
     ]
     if data:
-        checks.insert(-3, ("data", _data))
+        checks.insert(-3, ("data", partial(_data, ledger=ledger)))
     if gone:
         checks = [(name, check) for name, check in checks if name in OF_FORMER]
     results: list[Check] = []
@@ -113,7 +106,7 @@ def _agreed_ledger(home: Home) -> "Ledger | None":
         key = public_key(home)
         if key is None or not home.database.exists() or not home.charter.exists():
             return None
-        return _ledger(home, read_charter(home.charter)[0], key)
+        return ledger_of(home, read_charter(home.charter)[0], key)
 
     try:
         return within(PATIENCE, look)
@@ -127,14 +120,6 @@ def _is_former_member(home: Home, ledger: "Ledger | None") -> bool:
 
     seat = None if ledger is None else ledger.roll.seats.get(public_key(home) or b"")
     return seat is not None and bool(seat.gone)
-
-
-def _ledger(home: Home, charter: Charter, key: bytes) -> "Ledger":
-    from ..node.store.database import Store  # numpy; only checks of the ledger need it
-    from ..node.views import offline
-
-    with Store.open_readonly(home.database) as store:
-        return offline(charter, store, me=key).ledger
 
 
 def _python(_home: Home) -> Iterator[Check]:
@@ -213,58 +198,6 @@ def _config(home: Home) -> Iterator[Check]:
         yield Check("config", "ok", str(home.config))
 
 
-def _charter(home: Home, *, ledger: "Ledger | None", gone: bool) -> Iterator[Check]:
-    from ..node.verify import read_charter  # numpy; only this check needs it
-
-    charter, signed = read_charter(home.charter)
-    missing = ", ".join(member.name for member in unsigned_members(charter, signed))
-    if missing:
-        yield Check("charter", "fail", f"not signed by {missing}", "Let them run `charter sign`, then merge.")
-    else:
-        yield Check("charter", "ok", f"{charter.name}, signed by all {len(charter.members)}")
-    yield from _membership(home, charter, ledger)
-    if tolerated(len(charter.members), charter.rules.fault_model) == 0 and not gone:
-        text = f"{len(charter.members)} members under {charter.rules.fault_model!r}: no lost member can be spared"
-        yield Check("quorum", "warn", text, "Rounds wait for everybody; more members would help.")
-
-
-def _membership(home: Home, charter: Charter, ledger: "Ledger | None") -> Iterator[Check]:
-    from .read import public_key
-
-    key = public_key(home)
-    if key is None or (charter.member(key) is not None and not home.database.exists()):
-        return
-    if home.database.exists():
-        yield from _standing_checks(home, _ledger(home, charter, key) if ledger is None else ledger, key)
-    elif home.joining.exists():
-        yield Check("membership", "warn", f"key {key.hex()[:16]} waits to be admitted", "Start the daemon: it waits.")
-    else:
-        advice = "Use the key that the charter names, or join by an invitation: collegium join."
-        yield Check("membership", "fail", f"key {key.hex()[:16]} is not a member", advice)
-
-
-def _standing_checks(home: Home, ledger: "Ledger", key: bytes) -> Iterator[Check]:
-    """Whether the ledger on this disk counts the key as a member's."""
-    from ..node.core.motions import undecided  # numpy; only this check needs it
-    from ..node.views.notes import gone
-
-    seat = ledger.roll.seats.get(key)
-    waiting = len(undecided(ledger, key))
-    if seat is None:
-        invited = home.joining.exists()
-        text = f"key {key.hex()[:16]} is not a member as of height {ledger.height}"
-        advice = "The members decide: ask the one that invited you." if invited else "Join by an invitation."
-        yield Check("membership", "warn" if invited else "fail", text, advice)
-    elif seat.gone:
-        note = gone(seat, ledger.roll)
-        yield Check("membership", "warn", note.found, note.advice)
-    elif waiting and running(home) is None:
-        text = f"{counted(waiting, 'motion waits', 'motions wait')} for your ballot"
-        yield Check("membership", "warn", text, "Start the daemon, then: collegium peer motions.")
-    else:
-        yield Check("membership", "ok", f"{seat.name}, one of {len(ledger.members)}")
-
-
 def _disk(home: Home) -> Iterator[Check]:
     root = home.root.absolute()
     nearest = next(folder for folder in (root, *root.parents) if folder.is_dir())
@@ -274,7 +207,7 @@ def _disk(home: Home) -> Iterator[Check]:
     yield Check("disk", verdict, f"{free / 1e9:.1f} GB free", advice)
 
 
-def _data(home: Home) -> Iterator[Check]:
+def _data(home: Home, *, ledger: "Ledger | None") -> Iterator[Check]:
     folder = settings.load(home.config).data.path
     if folder is None:
         return
@@ -291,12 +224,11 @@ def _data(home: Home) -> Iterator[Check]:
         yield Check("data", "warn", warning)
     if home.charter.exists():
         from ..node.home.declared import data_warnings
-        from ..node.verify import read_charter
 
         labels = {
             name: int((task.labels == task.labels).any(axis=(1, 2)).sum()) for name, task in dataset.tasks.items()
         }
-        charter = read_charter(home.charter)[0]
+        charter = in_force(home, ledger)
         for problem, advice in data_warnings(settings.load(home.config), charter, len(dataset.subjects), labels):
             yield Check("data", "warn", problem, advice)
 
@@ -308,7 +240,7 @@ def _ports(home: Home) -> Iterator[Check]:
     problem, advice = own_problem(node.listen, node.advertise)
     if problem and not node.mdns:
         yield Check("addresses", "warn", problem, advice.replace("--advertise", "[node] advertise in config.toml:"))
-    yield from _charter_addresses(home, node.advertise or node.listen)
+    yield from address_checks(home, node.advertise or node.listen)
     for address in node.listen:
         _, family, host, _, port = address.split("/")[:5]
         with socket.socket(socket.AF_INET6 if family == "ip6" else socket.AF_INET) as probe:
@@ -320,23 +252,6 @@ def _ports(home: Home) -> Iterator[Check]:
                 yield Check("ports", "fail", f"{address}: {error.strerror}", advice)
                 continue
         yield Check("ports", "ok", address)
-
-
-def _charter_addresses(home: Home, own: Sequence[str]) -> Iterator[Check]:
-    """Whether the charter has addresses of this node's own that it listens on, and that others can dial."""
-    from ..node.verify import read_charter  # numpy; only these checks need it
-    from .read import public_key
-
-    if not home.charter.exists():
-        return
-    members = read_charter(home.charter)[0].members
-    for problem in members_problems([(member.name, member.addresses) for member in members]):
-        yield Check("addresses", "warn", f"charter: {problem}", "`collegium peer add MEMBER ADDRESS` helps, here.")
-    key = public_key(home)
-    mine = next((member for member in members if member.key == key), None)
-    if mine is not None and mine.addresses and not set(mine.addresses) & set(own):
-        text = f"the charter has {', '.join(mine.addresses)}, and this node tells others {', '.join(own)}"
-        yield Check("addresses", "warn", text, "Set [node] listen or advertise to what the charter has.")
 
 
 def _database(home: Home) -> Iterator[Check]:
@@ -355,47 +270,6 @@ def _database(home: Home) -> Iterator[Check]:
             yield Check("daemon", "warn", note.found, note.advice)
     for note in resting(QuietHours(settings.load(home.config).learning.quiet_hours)):
         yield Check("daemon", VERDICTS[note.level], note.found, note.advice)
-
-
-def _policy(home: Home) -> Iterator[Check]:
-    if not home.charter.exists():
-        return
-    from ..node.verify import read_charter  # numpy; only this check needs it
-    from .founding import withheld_here
-
-    reason, advice, everything = withheld_here(home, read_charter(home.charter)[0])
-    if reason:
-        yield Check("policy", "fail" if everything else "warn", reason, advice)
-
-
-def _engage(home: Home) -> Iterator[Check]:
-    if not home.charter.exists():
-        return
-    from ..node.verify import read_charter  # numpy; only this check needs it
-    from ..node.views.training import unmatched
-
-    names = sorted(spec.name for spec in read_charter(home.charter)[0].components)
-    for note in unmatched(settings.load(home.config).learning.idle_patterns(names), names):
-        yield Check("engage", "warn", note.found, note.advice)
-
-
-def _privacy(home: Home) -> Iterator[Check]:
-    if not home.database.exists() or not home.charter.exists():
-        return
-    from ..node.home.policies import policies  # numpy; only this check needs it
-    from ..node.store.database import Store
-    from ..node.verify import read_charter
-    from ..node.views import spent_notes
-
-    charter, _ = read_charter(home.charter)
-    with Store.open_readonly(home.database) as store:
-        reservations = store.reservations()
-    in_force = policies(settings.load(home.config), charter)
-    notes = spent_notes(in_force, reservations, charter.learning.recovery_share)
-    for note in notes:
-        yield Check("privacy", "warn", note, "`collegium privacy show` has the training runs and who set which bound.")
-    if not notes:
-        yield Check("privacy", "ok", f"{counted(len(reservations), 'training run')}, within every budget")
 
 
 def _daemon(home: Home) -> Iterator[Check]:

@@ -12,6 +12,7 @@ from .data_init import init
 from .files import check_picture, write_new
 from .options import ForceOption, HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, progress, say, table
+from .read import charter_in_force
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,15 +73,13 @@ def check(
 
 
 def _federation(home: Path | None) -> "tuple[Home, Charter] | None":
-    """Return the node's directory and its charter; None where there is none."""
-    from ..node.verify import read_charter
-
+    """Return the node's directory and the charter in force there; None where there is none."""
     node_home = home_of(home)
     if home is not None:
         existing_home(home)
     if not (node_home.config.exists() and node_home.charter.exists()):
         return None
-    return node_home, read_charter(node_home.charter)[0]
+    return node_home, charter_in_force(node_home)
 
 
 def _compare(home: "Home", charter: "Charter", folder: Path, data: "Dataset") -> None:

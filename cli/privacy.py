@@ -9,7 +9,7 @@ from ..protocol.bounds import MAX_DELTA, MAX_EPSILON, MAX_ROUNDS, MAX_STEPS, MAX
 from . import audit, spent
 from .options import HomeOption, JsonOption, existing_home, home_of
 from .output import emit, facts, table
-from .read import from_store
+from .read import charter_in_force, from_store
 
 if TYPE_CHECKING:
     from ..node.home.config import Config
@@ -241,9 +241,8 @@ def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float 
     from ..node.privacy.accountant import MILLION
     from ..node.privacy.accountant import split_noise as split
     from ..node.store.database import Store
-    from ..node.verify import read_charter
 
-    charter, _ = read_charter(home.charter)
+    charter = charter_in_force(home)
     config, policies = _in_force(home, charter)
     learning = charter.learning
     steps, rate = steps or learning.steps, rate or learning.sample_rate

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..node.control.client import Client
     from ..node.home.paths import Home
     from ..node.views import Context
+    from ..protocol.charter import Charter
 
 PATIENCE = 2.0  # seconds
 T = TypeVar("T")
@@ -81,6 +82,22 @@ def from_store(home: "Home", read: "Callable[[Context], T]") -> T:
         except (UsageError, CorruptError) as error:  # the ledger is readable without the data folder
             say(f"warning: what this node hosts is not known: {error}")
         return read(offline(charter, store, me=public_key(home), added=load_peers(home), **facts))
+
+
+def charter_in_force(home: "Home") -> "Charter":
+    """Return the charter in force at a node's directory: the founding one with the amendments of its ledger.
+
+    Raises UsageError or CorruptError where either cannot be read.
+    """
+    from ..node.store.database import Store
+    from ..node.verify import read_charter
+    from ..node.views import offline
+
+    charter, _ = read_charter(home.charter)
+    if not home.database.exists():
+        return charter
+    with Store.open_readonly(home.database) as store:
+        return offline(charter, store).charter
 
 
 def warn_of_missing_data(home: "Home") -> None:

@@ -85,6 +85,8 @@ def review(charter: "Charter", signed: "SignedCharter", place: "Home | None" = N
     a_round = sum(one["bytes"] for one in leaves if not one["once"])
     once = sum(one["bytes"] for one in leaves if one["once"])
     return overview(charter, signed) | {
+        "warnings": [*founding.warnings(charter), *_noise(charter, place)],
+        "amendments": charter.number,
         "leaves": leaves,
         "bytes_a_round": a_round,
         "bytes_a_day": sum(days) if days else None,
@@ -109,6 +111,20 @@ def review(charter: "Charter", signed: "SignedCharter", place: "Home | None" = N
         "deadline_seconds": rules.round_deadline / 1000,
         "refold_horizon": rules.refold_horizon,
     }
+
+
+def _noise(charter: "Charter", place: "Home | None") -> list[str]:
+    """Return what its author was warned of: components whose noise is large, with as many students as declared here."""
+    from ..node.home import config as settings
+    from ..node.home.policies import declared_students
+
+    if place is None or not place.config.exists():
+        return []
+    students = declared_students(settings.load(place.config), charter)
+    if not students:
+        return []
+    drowned = founding.noise(charter, students)
+    return [f"{text} (with {students} students at each member)" for text in drowned] + founding.faint(charter, students)
 
 
 def _leaves(charter: "Charter", spec: "ComponentSpec") -> dict[str, Any]:
@@ -151,7 +167,12 @@ def examine(
 def show(out: "Console", result: dict[str, Any]) -> None:
     """Print a review for people."""
     count = len(result["members"])
-    prose(out, f"By this charter {counted(count, 'member')} found the federation {result['name']}.")
+    if result["amendments"]:
+        times = counted(result["amendments"], "amendment")
+        begun = f"This is the charter in force of the federation {result['name']}, after {times}"
+        prose(out, f"{begun} (`collegium charter history`). {counted(count, 'member')} founded it.")
+    else:
+        prose(out, f"By this charter {counted(count, 'member')} found the federation {result['name']}.")
     out.print()
     facts(out, [("charter", result["fingerprint"]), ("in full", result["federation"])])
     prose(out, "Every member has to see the same 25 digits: compare them by telephone, and each other's keys.")
@@ -170,8 +191,10 @@ def show(out: "Console", result: dict[str, Any]) -> None:
     _heading(out, "What can never be changed")
     prose(
         out,
-        "Everything above but the members: another recipe, rule or ε is another federation. Later members come in and"
-        " go by the members' vote. Privacy that is spent stays spent. At any time you can hold your data back"
+        "The ε and δ of a modality, the shape, base and noise of what is there, and the fault model: others are another"
+        " federation. By vote members come in and go, and amend the rest (`charter amend`): they open modalities, tasks"
+        " and components, or retire some, and set the rule, pace, deadline and recipe. No vote makes this node spend"
+        " more than its own ε. Privacy that is spent stays spent. At any time you can hold your data back"
         " (`node pause`), leave (`peer leave`), and have your contributions to the last"
         f" {result['refold_horizon']:,} rounds taken out again (`unlearn`).",
     )

@@ -14,6 +14,7 @@ from . import deletion_receipts, near, putting_off, removal
 from .files import check_new
 from .options import ForceOption, HomeOption, JsonOption, existing_home
 from .output import confirm, emit, recovery_price, say
+from .read import charter_in_force
 
 if TYPE_CHECKING:
     from ..node.control.client import Client
@@ -174,7 +175,6 @@ def known_ids(looks: "dict[str, Known]", ids_given: list[str], anyway: bool) -> 
 
 def _why_none(place: "Home", name: str, look: "StudentsLook") -> str:
     """Return the reason why no update that counts, or may count, saw this student."""
-    from ..node.verify import read_charter
     from ..protocol.components import MILLION
 
     if look["left_out"]:
@@ -185,7 +185,7 @@ def _why_none(place: "Home", name: str, look: "StudentsLook") -> str:
         return "nobody here has this id"
     if near.is_held_out(place, name):
         return "they are held out for evaluation, and nothing is trained on them"
-    rate = read_charter(place.charter)[0].learning.sample_rate / MILLION
+    rate = charter_in_force(place).learning.sample_rate / MILLION
     return (
         f"they were not drawn in the {look['own_rounds']} rounds in which this node counts. A step draws a student with"
         f" probability {rate:g}; a student new in the data was in no earlier one"

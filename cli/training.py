@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypedDict
 from ..crypto.errors import CollegiumError, UnreachableError
 from ..node.words import counted
 from .output import say
+from .read import charter_in_force
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +90,6 @@ def coverage(home: "Home") -> dict[str, Coverage] | None:
     """
     from ..node.data.manifest import read_manifest
     from ..node.home import config as settings
-    from ..node.verify import read_charter
 
     folder = settings.load(home.config).data.path
     if folder is None:
@@ -98,7 +98,7 @@ def coverage(home: "Home") -> dict[str, Coverage] | None:
         data = read_manifest(folder)
     except CollegiumError:
         return None
-    learning = read_charter(home.charter)[0].learning
+    learning = charter_in_force(home).learning
     sides = {
         "modalities": (
             {modality.name for modality in learning.modalities},

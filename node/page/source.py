@@ -6,13 +6,11 @@ from threading import Lock
 from typing import Any, Protocol, TypeVar
 
 from ...crypto.errors import OperatorError, UnreachableError
-from ...protocol.charter import Charter
 from ..control.client import Client
 from ..control.within import Job, TooLongError
 from ..home.paths import Home
 from ..store.database import Store
 from ..store.observations import Metric
-from ..verify import read_charter
 from ..views.context import Context
 
 T = TypeVar("T")
@@ -120,10 +118,6 @@ class Source:
             return make(Reading(self, client, None)), None
         except UnreachableError as error:
             return self.from_store(lambda context: make(Reading(self, None, context))), error
-
-    def charter(self) -> Charter:
-        """Return the charter."""
-        return read_charter(self.home.charter)[0]
 
     def figures(self) -> list[Metric]:
         """Return this node's own last figures, in order of round."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from collegium.cli.read import charter_in_force
 from collegium.node.core import events as ev
 from collegium.node.core.motions import undecided
 from collegium.node.home import Home
@@ -106,6 +107,22 @@ def test_an_amendment_is_looked_at_before_it_is_proposed(run: "Run", home: Home)
     assert run(*look, "--rule", "head/none=mean").code == 2
     assert run(*look, "--min-updates", "head/task0=x").code == 2
     assert run("charter", "amend", "--pace", "24h", "--yes", "--home", home.root).code not in (0, 1)  # no daemon
+
+
+def test_what_is_said_of_a_node_is_by_the_charter_in_force(run: "Run", home: Home, tmp_path: Path) -> None:
+    """Not by the founding one, which lacks the voice and its task."""
+    at = ("--home", home.root)
+    review = run("charter", "review", *at)
+    assert "the charter in force of the federation" in review.out
+    assert "after 2 amendments" in review.out
+    assert "head/digit" in review.out
+    assert "head/digit" not in run("charter", "review", home.charter, *at).out, "a file is read as it is"
+
+    home.config.write_text(home.config.read_text().replace('engage = ["*"]', 'engage = ["*", "head/digit", "head/x"]'))
+    (found,) = [one for one in run("doctor", *at, "--no-data", "--json").value["checks"] if one["check"] == "engage"]
+    assert "'head/x'" in found["found"]
+    assert "'head/digit'" not in found["found"]
+    assert charter_in_force(home).number == 2
 
 
 def test_both_verifiers_reach_the_charter_in_force(run: "Run", home: Home, tmp_path: Path) -> None:

@@ -145,6 +145,20 @@ def test_a_review_names_the_columns_of_this_house(run: "Run", tmp_path: Path) ->
     assert run("charter", "review", home / "charter.bin", "--home", tmp_path / "nobody", "--json").value["here"] is None
 
 
+def test_a_review_warns_of_what_its_author_was_warned_of(run: "Run", tmp_path: Path) -> None:
+    """Noise against gradients, by the number of students that this house declares."""
+    home, model = tmp_path / "a", tmp_path / "model.toml"
+    member = node(run, tmp_path, "a", 4001)["member"]
+    for students, word in ((40, "the noise adds up to a norm of"), (200, "may learn little")):
+        model.write_text(MODEL.replace("students = 3000", f"students = {students}"))
+        words = ("--name", "t", "--model", model, "--member", member, "--anyway", "--rounds", 8, "--out")
+        made = run("charter", "create", "--home", home, *words, tmp_path / f"{students}.bin")
+        assert word in made.err, made.err
+        (home / "config.toml").write_text(f"[learning]\nlot_size = {students / 10}\n")
+        told = run("charter", "review", tmp_path / f"{students}.bin", "--home", home)
+        assert word in " ".join(told.out.split())
+
+
 def test_signing_without_a_terminal_shows_the_review_and_does_nothing(run: "Run", tmp_path: Path) -> None:
     create(run, tmp_path / "a", node(run, tmp_path, "a", 4001)["member"])
     before = (tmp_path / "a" / "charter.bin").read_bytes()

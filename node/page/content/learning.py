@@ -114,7 +114,7 @@ def one_round(read: Reading, query: Mapping[str, str]) -> Page:
 def quality(read: Reading, _query: Mapping[str, str]) -> Page:
     """Return the figures of each task over the last rounds."""
     figures = read.source.figures()
-    kinds = {task.name: task.kind for task in read.source.charter().learning.tasks}
+    kinds = {task.name: task.kind for task in read.files(lambda context: context.charter).learning.tasks}
     by_task: dict[str, list[Metric]] = {}
     for figure in figures:
         by_task.setdefault(figure.task, []).append(figure)

@@ -128,7 +128,7 @@ def protection(read: Reading, _query: Mapping[str, str]) -> Page:
     status = read(lambda client: client.status(), views.status)
     components = read(lambda client: client.components(), views.components)
     peers = read(lambda client: client.peers(), views.peers)["peers"]
-    spent, charter = _spent(read), read.source.charter()
+    spent, charter = _spent(read), read.files(lambda context: context.charter)
     me = status["member"]
     records = _own(read, me["key"]) if me else []
     sent: dict[str, list[int]] = {}
