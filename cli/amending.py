@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..crypto.errors import CorruptError, RefusedError, RemoteProtocolError, UsageError
+from ..crypto.errors import RefusedError, RemoteProtocolError, UsageError
 from ..protocol.bounds import MAX_DEADLINE, MAX_HEIGHT, MAX_ROUNDS, MIN_DEADLINE
 from . import founding
 from .drawing import DeltaOption, EpsilonOption, ModelOption
+from .effects import own_students, show_own
 from .motions import ReasonOption, WaitOption, YesOption, follow, known_motions
 from .options import HomeOption, JsonOption, existing_home
 from .output import confirm, emit, facts, table
 from .read import from_store
 
 if TYPE_CHECKING:
-    from ..node.home import Home
     from ..node.views import Context
-    from ..node.views.shapes_charter import Difference, Exposure
+    from ..node.views.shapes_charter import Difference
     from ..protocol.amendment import Amendment, Closing, Limits, Opening, Recipe
     from ..protocol.charter import Charter
 
@@ -101,7 +101,7 @@ def amend(
             f"This amendment cannot be: {error.detail}", "Change it, and look again with --dry-run."
         ) from error
     found = _shown(context, charter, after, amendment)
-    found["own_students"] = _own(place, charter, after)
+    found["own_students"] = own_students(place, charter, after)
     if dry_run:
         emit(found, as_json, lambda out: _show(out, found))
         return
@@ -136,7 +136,7 @@ def effect(
     after = amended(context.charter, named[0].statement)
     amendment = load(named[0].statement, context.ledger.federation)
     found = {"motion": named[0].digest.hex(), **_shown(context, context.charter, after, amendment)}
-    found["own_students"] = _own(place, context.charter, after)
+    found["own_students"] = own_students(place, context.charter, after)
     emit(found, as_json, lambda out: _show(out, found))
 
 
@@ -218,33 +218,7 @@ def _shown(context: "Context", charter: "Charter", after: "Charter", amendment: 
 def _show(out: Any, found: Mapping[str, Any]) -> None:
     facts(out, [("amendment", found["number"]), ("needs", f"{found['needed']} of {found['members']} members")])
     _differences(out, found["changes"])
-    rows = [
-        (e["modality"], e["noise_before"], e["noise_after"], e["epsilon_before"], e["epsilon_after"], e["budget"])
-        for e in found["own_students"]
-    ]
-    columns = ("modality here", "σ before", "σ after", "ε of the plan before", "ε after", "your budget")
-    table(out, columns, rows, empty="Nothing changes for this institution's own students.")
-    for entry in found["own_students"]:
-        for name, why in entry["refused_here"].items():
-            out.print(f"This node will take no part in {name}: {why}.")
-
-
-def _own(place: "Home", charter: "Charter", after: "Charter") -> "list[Exposure]":
-    """Return what changes for the students of this home; nothing where it has no data, or they cannot be read."""
-    from ..node.home.config import load
-    from ..node.home.policies import policies, wanted_components
-    from ..node.views.exposure import exposures
-    from .output import say
-
-    try:
-        config = load(place.config)
-        if config.data.path is None:
-            return []
-        engaged = tuple(wanted_components(config, side)[0] for side in (charter, after))
-        return exposures(charter, after, (engaged[0], engaged[1]), policies(config, after))
-    except (UsageError, CorruptError) as error:
-        say(f"warning: what it does to this institution's students is not known: {error}")
-        return []
+    show_own(out, found["own_students"])
 
 
 def _limits(

@@ -10,6 +10,7 @@ import typer
 from ..crypto.errors import RefusedError, UnreachableError
 from ..crypto.fingerprint import fingerprint
 from ..protocol.bounds import MAX_WAIT
+from .effects import of_open_motions, show_own
 from .options import HomeOption, JsonOption, existing_home
 from .output import confirm, emit, facts, names, say, table
 from .read import answer
@@ -28,10 +29,13 @@ ReasonOption = Annotated[str, typer.Option(help="Shown to all members, and kept 
 
 
 def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """List the open motions, and the outcomes of earlier ones."""
+    """List the open motions, what an amendment does to the own students, and the outcomes of earlier ones."""
     from ..node import views
 
-    listing = answer(existing_home(home), lambda client: client.motions(), views.motions)
+    place = existing_home(home)
+    listing = answer(place, lambda client: client.motions(), views.motions)
+    amends = any(m["action"] == "amend" for m in listing["open"])
+    own = of_open_motions(place) if amends else {}
 
     def people(out: "Console") -> None:
         rows = [
@@ -49,6 +53,9 @@ def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
         ]
         columns = ("motion", "what", "by", "yes", "no", "your ballot", "until height", "reason")
         table(out, columns, rows, empty=f"No open motions (height {listing['height']}).")
+        for motion, exposures in own.items():
+            out.print(f"amendment {motion[:12]} here (`collegium charter effect {motion[:12]}` has more):")
+            show_own(out, exposures)
         ended = [
             (m["motion"][:12], m["what"], m["result"], m["why"] or "–", m["at_height"], m["reason"] or "–")
             for m in listing["ended"]
@@ -57,7 +64,7 @@ def motions(home: HomeOption = None, as_json: JsonOption = False) -> None:
             out.print("ended:")
             table(out, ("motion", "what", "result", "why", "height", "reason"), ended, empty="")
 
-    emit(listing, as_json, people)
+    emit({**listing, "own_students": own}, as_json, people)
 
 
 MotionArgument = Annotated[

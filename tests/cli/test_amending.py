@@ -125,6 +125,52 @@ def test_what_is_said_of_a_node_is_by_the_charter_in_force(run: "Run", home: Hom
     assert charter_in_force(home).number == 2
 
 
+DATA = """format = 1
+[unit]
+subject = "id"
+[tables.t]
+path = "t.csv"
+key = "id"
+[[modality]]
+name = "made-up"
+kind = "tabular"
+columns = [{ name = "a", low = 0, high = 1 }]
+[[task]]
+name = "bare"
+kind = "binary"
+column = "b"
+positive = ["yes"]
+[split]
+share = 0.5
+salt = "x"
+"""
+
+
+def test_whoever_votes_sees_what_an_amendment_does_to_the_own_students(run: "Run", tmp_path: Path) -> None:
+    """A head without noise, where this house's own policy is "dp": it takes no part."""
+    cluster = Cluster(4, 7, Invariants, rounds=2)
+    cluster.start()
+    assert cluster.run(lambda: cluster.all_closed(1))
+    said = statement(cluster.charter, "a bare head")
+    cluster.nodes[0].deliver(ev.ProposeMotion("amend", cluster.charter.federation, said, "", 1000))
+    node = cluster.nodes[1]
+    assert cluster.run(lambda: bool(node.core is not None and node.core.ledger.roll.motions))
+    home = Home(tmp_path / "home")
+    fill(home, cluster, node)
+    at = ("--home", home.root)
+    assert "Nothing changes for this institution's own students" in run("charter", "effect", *at).out, "it has no data"
+    (tmp_path / "dataset.toml").write_text(DATA)
+    home.config.write_text(home.config.read_text().replace('path = ""', f'path = "{tmp_path}"', 1))
+    found = run("charter", "effect", *at, "--json").value
+    (own,) = found["own_students"]
+    assert (own["modality"], list(own["refused_here"])) == ("made-up", ["head/bare"])
+    assert run("peer", "motions", *at, "--json").value["own_students"] == {found["motion"]: [own]}
+    listed = " ".join(run("peer", "motions", *at).out.split())
+    assert "This node will take no part in head/bare" in listed
+    assert found["motion"][:12] in listed
+    assert run("charter", "effect", "ffff", *at).code == 2
+
+
 def test_both_verifiers_reach_the_charter_in_force(run: "Run", home: Home, tmp_path: Path) -> None:
     """G10: from the founding charter and the votes alone, each by code of its own."""
     in_force = run("charter", "history", "--home", home.root, "--json").value["in_force"]
