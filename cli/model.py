@@ -1,4 +1,4 @@
-"""`collegium model`: the federation's trained model."""
+"""`collegium model`: the federation's trained model, and the import of pretrained ones."""
 
 import json
 from pathlib import Path
@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..crypto.errors import UsageError
+from ..crypto.errors import CorruptError, UsageError
 from .files import check_new_folder, write_new
 from .options import HomeOption, JsonOption, existing_home
-from .output import emit, progress
+from .output import emit, facts, progress
 
 if TYPE_CHECKING:
     from ..node.verify import Model
     from ..protocol.blocks import Block, Certificate
 
-app = typer.Typer(help="The model as this node holds it.", no_args_is_help=True)
+app = typer.Typer(help="The model as this node holds it, and pretrained ones.", no_args_is_help=True)
 README = """\
 The components of the model that federation {name!r} ({federation}) trained, as one member held them at height {height}.
 One safetensors file a component (float32, the weights in use); config.json says how they fit together and
@@ -60,6 +60,67 @@ def export(
             out.print(f"{name}: round {c.round}, generation {c.generation}, {c.label}, digest {c.digest.hex()[:16]}")
 
     emit(result, as_json, people)
+
+
+@app.command("import")
+def import_model(
+    source: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A package of a model, or a model's folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.")],
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="TEXT", help="Put before every text that the model embeds.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert a pretrained model once, to a folder that is the same at every member; print digest and licence."""
+    del home  # every command takes it
+    import tempfile
+
+    from ..node.pretrained.folder import weights_digest
+    from ..node.pretrained.imports import imported
+    from ..node.pretrained.sound import check_sound
+    from ..node.store.errors import disk_errors
+
+    check_new_folder(folder)
+    with tempfile.TemporaryDirectory() as scratch, disk_errors(folder), progress(as_json) as step:
+        made = imported(source, lambda path: _unpickled(path, Path(scratch)), before)
+        folder.mkdir(exist_ok=True)
+        for number, (name, parts) in enumerate(made.files()):
+            if step is not None:
+                step(f"write {name}", number, 3)
+            write_new(folder / name, parts)
+    check_sound(folder)
+    digest = weights_digest(folder).hex()
+    result: Any = {
+        "folder": str(folder),
+        "family": made.model.model_type,
+        "kind": made.model.kind,
+        "width": made.model.width,
+        "parameters": made.numbers,
+        "licence": made.licence or None,
+        "digest": digest,
+    }
+
+    def people(out: Any) -> None:
+        licence = made.licence or "not stated: ask whoever published it"
+        pairs = [("folder", folder), ("family", f"{made.model.model_type}, {made.model.kind}")]
+        pairs += [("features", made.model.width), ("parameters", f"{made.numbers:,}")]
+        facts(out, [*pairs, ("licence", licence), ("digest", digest)])
+
+    emit(result, as_json, people)
+
+
+def _unpickled(path: Path, scratch: Path) -> Path:
+    """Convert pickled weights in a process of their own: this one never opens a pickle, nor imports torch."""
+    import subprocess
+    import sys
+
+    target = scratch / "weights.safetensors"
+    words = [sys.executable, "-m", "collegium.node.learner.unpickle", str(path), str(target)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
+    if done.returncode != 0:
+        raise CorruptError(f"cannot read {path} ({done.stderr.strip()[-200:]})", "Install its package again.")
+    return target
 
 
 def _weights(model: "Model", folder: Path) -> dict[str, tuple[str, str]]:

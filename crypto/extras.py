@@ -6,7 +6,12 @@ from typing import Literal
 
 from .errors import UsageError
 
-Extra = Literal["audit", "plots", "sims", "xlsx"]
+Extra = Literal["audit", "image", "languages", "plots", "sims", "speech", "text", "writer", "xlsx"]
+
+
+def advice(name: Extra) -> str:
+    """Return the command that installs an extra's packages."""
+    return f"pip install 'collegium[{name}]'"
 
 
 @contextmanager
@@ -15,6 +20,4 @@ def extra(name: Extra) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"this needs the package {error.name}, which is not installed", f"pip install 'collegium[{name}]'"
-        ) from error
+        raise UsageError(f"this needs the package {error.name}, which is not installed", advice(name)) from error

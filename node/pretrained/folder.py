@@ -10,8 +10,11 @@ from typing import Any
 
 from ...crypto.errors import CorruptError, UsageError
 from ...crypto.hashing import digest
+from .families import Family
+from .normal import Normalised, family_of, read
 
 CONFIG = "config.json"
+CONFIG_LIMIT = 16 << 20  # bytes
 WEIGHTS = ".safetensors"
 PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")  # opening one of these runs what it says
 # Everything else that transformers reads to load a model and its tokenizer.
@@ -33,44 +36,6 @@ DECISIVE = frozenset(
     }
 )
 READ_BY_ITSELF = "adapter_config.json"  # transformers would put the adapter on the model, unasked
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """How a `model_type` of transformers calls its parts; `{}` is the number of the layer.
-
-    `prefix` stands before the names of tensors that were saved with a head on the model.
-    """
-
-    prefix: str
-    query: str
-    key: str
-    value: str
-    hidden: str = "hidden_size"
-    layers: str = "num_hidden_layers"
-    shifted: bool = False  # positions start after the padding id: that many fewer can be used
-
-
-_SELF = "encoder.layer.{}.attention.self"
-_MPNET = "encoder.layer.{}.attention.attn"
-_DISTILBERT = "transformer.layer.{}.attention"
-_BERT = Family("bert", f"{_SELF}.query", f"{_SELF}.key", f"{_SELF}.value")
-_ROBERTA = Family("roberta", _BERT.query, _BERT.key, _BERT.value, shifted=True)
-FAMILIES: Mapping[str, Family] = {
-    "bert": _BERT,
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
-    "mpnet": Family("mpnet", f"{_MPNET}.q", f"{_MPNET}.k", f"{_MPNET}.v", shifted=True),
-    "distilbert": Family(
-        "distilbert",
-        f"{_DISTILBERT}.q_lin",
-        f"{_DISTILBERT}.k_lin",
-        f"{_DISTILBERT}.v_lin",
-        hidden="dim",
-        layers="n_layers",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,33 +74,38 @@ def check(folder: Path, expected: bytes) -> None:
 def dimensions(folder: Path) -> Dimensions:
     """Read the dimensions of a model from its configuration. Raises UsageError, CorruptError."""
     path = folder / CONFIG
-    config, family = _configuration(path)
+    config, family, _ = configuration(folder)
     hidden, layers = _whole(path, config, family.hidden), _whole(path, config, family.layers)
-    positions = _whole(path, config, "max_position_embeddings")
+    positions = _whole(path, config, family.positions)
     if family.shifted:
         positions -= _whole(path, config, "pad_token_id", 1) + 1
-    templates = {"query": family.query, "key": family.key, "value": family.value}
-    names = {name: tuple(template.format(layer) for layer in range(layers)) for name, template in templates.items()}
+    names = {
+        name: tuple(module.format(layer) for layer in range(layers)) for name, module in family.projections.items()
+    }
     return Dimensions(hidden, layers, positions, names)
 
 
-def prefix_of(folder: Path) -> str:
-    """Return what may stand before the names of a model's tensors. Raises UsageError, CorruptError."""
-    return _configuration(folder / CONFIG)[1].prefix
+def configuration(folder: Path) -> tuple[dict[str, Any], Family, Normalised | None]:
+    """Return a model's config.json and family, and the former normalised if the folder was imported.
 
-
-def _configuration(path: Path) -> tuple[dict[str, Any], Family]:
+    A folder that was not imported is a text encoder's. Raises UsageError, CorruptError.
+    """
+    path = folder / CONFIG
     try:
-        config = json.loads(path.read_bytes())
+        raw = json.loads(path.read_bytes()) if path.stat().st_size <= CONFIG_LIMIT else None
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptError(f"{path} is no JSON ({error})", "Install the model again.") from error
-    kind = config.get("model_type") if type(config) is dict else None
-    family = FAMILIES.get(kind) if type(kind) is str else None
-    if family is None:
-        raise UsageError(f"{path}: models of type {kind!r} are not supported", f"Known: {', '.join(sorted(FAMILIES))}.")
-    return config, family
+    if type(raw) is not dict:
+        raw = {}
+    family, model = family_of(path, raw), read(folder, raw)
+    if model is None and family.kind != "text":
+        raise UsageError(
+            f"{path}: a model of type {raw['model_type']!r} has to be imported first",
+            f"collegium model import {folder} NEW-FOLDER",
+        )
+    return raw, family, model
 
 
 def decisive_files(folder: Path) -> list[Path]:

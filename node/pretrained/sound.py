@@ -5,20 +5,17 @@ that transformers makes up knows no word, and weights that are not numbers train
 """
 
 import json
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from ...crypto.errors import UsageError
-from .folder import CONFIG, WEIGHTS, Dimensions, decisive_files, dimensions, prefix_of
+from .families import Family
+from .folder import CONFIG, WEIGHTS, Dimensions, configuration, decisive_files, dimensions
+from .normal import Normalised
+from .weights import AGAIN, Tensor, header, is_finite
 
-AGAIN = "Fetch the model again, and see that its files are whole."
 POINTER = b"version https://git-lfs"
 WORDS = "embeddings.word_embeddings.weight"
 INDEX = "model.safetensors.index.json"
@@ -33,27 +30,6 @@ VOCABULARIES = (
     ("tokenizer.model",),
 )
 JSON_LIMIT = 256 << 20  # bytes: the tokenizer of a large vocabulary has 20 MB
-HEADER_LIMIT = 100 << 20  # as safetensors has it
-CHUNK = 16 << 20
-# Of each type of float: its size in bytes; as what it is read, a float or bits; which bits are the exponent's.
-FLOATS: Mapping[str, tuple[int, str, int]] = {
-    "F64": (8, "<f8", 0),
-    "F32": (4, "<f4", 0),
-    "F16": (2, "<f2", 0),
-    "BF16": (2, "<u2", 0x7F80),
-}
-SIZES: Mapping[str, int] = {
-    **{name: size for name, (size, _, _) in FLOATS.items()},
-    "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1,
-}  # fmt: skip
-
-
-class _Tensor(NamedTuple):
-    path: Path
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int  # in the file
-    end: int
 
 
 def check_sound(folder: Path) -> None:
@@ -71,17 +47,20 @@ def _check(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> None:
     paths = {path.name: path for path, _, _ in files}
     for path in paths.values():
         _is_real(path)
-    sizes = dimensions(folder)
-    if "quantization_config" in _json(paths[CONFIG]):
+    raw, family, model = configuration(folder)
+    if "quantization_config" in raw:
         raise UsageError(f"{paths[CONFIG]}: quantised weights are not supported", "Take the model as it was before.")
-    highest = _highest_id(folder, paths)
+    highest = _highest_id(folder, paths) if family.words else -1
     tensors = {}
     for name, path in paths.items():
         if name.endswith(WEIGHTS):
-            tensors.update(_header(path))
+            tensors.update(header(path))
     if INDEX in paths:
         _check_index(paths, tensors)
-    rows = _check_names(folder, prefix_of(folder), sizes, tensors)
+    if model is None:
+        rows = _check_names(folder, family, dimensions(folder), tensors)
+    else:
+        rows = _check_shapes(folder, model, tensors)
     if highest >= rows:
         raise UsageError(
             f"the tokenizer in {folder} has tokens up to number {highest}, its model embeddings of {rows} only:"
@@ -89,7 +68,7 @@ def _check(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> None:
             "Take both from the same release of the model.",
         )
     for name, tensor in tensors.items():
-        if not all(_finite(tensor, chunk) for chunk in _chunks(tensor)):
+        if not is_finite(tensor):
             raise UsageError(f"{tensor.path}: {name} holds numbers that are NaN or infinite", AGAIN)
 
 
@@ -148,44 +127,7 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _header(path: Path) -> dict[str, _Tensor]:
-    """Return the tensors of a safetensors file, after checking that they are all there. Raises UsageError."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(HEADER_LIMIT, size - 8):
-            raise UsageError(f"{path} is no safetensors file, or only the beginning of one ({size} bytes)", AGAIN)
-        text = file.read(length)
-    try:
-        header = json.loads(text)
-        tensors = {
-            name: _Tensor(path, entry["dtype"], tuple(entry["shape"]), *(8 + length + at for at in _offsets(entry)))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
-        for name, tensor in tensors.items():
-            if tensor.dtype not in SIZES:
-                raise UsageError(f"{path}: {name} has numbers of type {tensor.dtype}, which are not supported", AGAIN)
-            if tensor.end - tensor.begin != SIZES[tensor.dtype] * prod(tensor.shape):
-                raise ValueError(name)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError(f"{path} has a damaged header ({error})", AGAIN) from error
-    end = max((tensor.end for tensor in tensors.values()), default=8 + length)
-    if end != size:
-        what = "is cut short" if end > size else "has more than its header says"
-        raise UsageError(f"{path} {what}: it has {size} bytes, and its header tells of {end}", AGAIN)
-    return tensors
-
-
-def _offsets(entry: Mapping[str, Any]) -> tuple[int, int]:
-    begin, end = entry["data_offsets"]
-    if type(begin) is not int or type(end) is not int or not 0 <= begin <= end:
-        raise ValueError("data_offsets")
-    return begin, end
-
-
-def _check_index(paths: Mapping[str, Path], tensors: Mapping[str, _Tensor]) -> None:
+def _check_index(paths: Mapping[str, Path], tensors: Mapping[str, Tensor]) -> None:
     listed = _json(paths[INDEX]).get("weight_map")
     if type(listed) is not dict:
         raise UsageError(f"{paths[INDEX]} has no weight_map", AGAIN)
@@ -196,9 +138,20 @@ def _check_index(paths: Mapping[str, Path], tensors: Mapping[str, _Tensor]) -> N
             raise UsageError(f"{paths[shard]} lacks {name}, which its index says is there", AGAIN)
 
 
-def _check_names(folder: Path, prefix: str, sizes: Dimensions, tensors: Mapping[str, _Tensor]) -> int:
+def _check_shapes(folder: Path, model: Normalised, tensors: Mapping[str, Tensor]) -> int:
+    """Return the rows of an imported model's table of embeddings, after comparing all its tensors with its family's."""
+    shapes = model.shapes
+    for name in sorted(shapes.keys() | tensors.keys()):
+        here = tensors[name].shape if name in tensors else None
+        if here != shapes.get(name):
+            what = "is missing" if here is None else f"is {list(here)}"
+            raise UsageError(f"{folder}: {name} {what}, by {CONFIG} {list(shapes.get(name, ()))}", AGAIN)
+    return shapes[model.family.words][0] if model.family.words else 0
+
+
+def _check_names(folder: Path, family: Family, sizes: Dimensions, tensors: Mapping[str, Tensor]) -> int:
     """Return the number of rows of the table of embeddings, after looking for the tensors that the model reads."""
-    before = next((start for start in ("", f"{prefix}.") if start + WORDS in tensors), None)
+    before = next((start for start in ("", *family.prefixes) if start + WORDS in tensors), None)
     if before is None:
         foreign = sorted(name.removesuffix(WORDS) for name in tensors if name.endswith(WORDS))
         if foreign:
@@ -215,18 +168,3 @@ def _check_names(folder: Path, prefix: str, sizes: Dimensions, tensors: Mapping[
     if len(shape) != 2 or shape[1] != sizes.hidden:
         raise UsageError(f"{folder}: {WORDS} is {list(shape)}, and {CONFIG} says {sizes.hidden} wide", AGAIN)
     return shape[0]
-
-
-def _chunks(tensor: _Tensor) -> Iterator[bytes]:
-    if tensor.dtype not in FLOATS:
-        return
-    with tensor.path.open("rb") as file:
-        file.seek(tensor.begin)
-        for at in range(tensor.begin, tensor.end, CHUNK):
-            yield file.read(min(CHUNK, tensor.end - at))
-
-
-def _finite(tensor: _Tensor, data: bytes) -> bool:
-    _, kind, exponent = FLOATS[tensor.dtype]
-    values: npt.NDArray[Any] = np.frombuffer(data, dtype=kind)
-    return not ((values & exponent) == exponent).any() if exponent else bool(np.isfinite(values).all())
