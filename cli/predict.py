@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..node.learner.answers import Predicted, TaskPrediction, TaskReport
     from ..node.verify import Model
 
-DIGITS = 6  # of a probability
+DIGITS = 6  # decimals of a probability or a value, in the table all of them: 0.000034, never 3.4e-05
 OPENING = "starting a learner on the own data"
 PREDICTING = "predicting"
 EVALUATING = "evaluating on the own held-out records"
@@ -183,5 +183,6 @@ def _write(stream: TextIO, columns: list[str], rows: list[list[object]], separat
     writer = csv.writer(stream, delimiter=separator, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(
-        [str(cell).replace(".", decimal) if isinstance(cell, float) else cell for cell in row] for row in rows
+        [f"{cell:.{DIGITS}f}".replace(".", decimal) if isinstance(cell, float) else cell for cell in row]
+        for row in rows
     )

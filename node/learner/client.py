@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Protocol, TypeVar
@@ -26,12 +26,16 @@ class Ask(Protocol):
 
 
 class Worker:
-    """One learner worker, made by `process`, or by `worker` on a data folder."""
+    """One learner worker, made by `process`, or by `worker` on a data folder.
+
+    `told`, if it is set, is called with a request's progress: parts done, and all.
+    """
 
     def __init__(self, process: "subprocess.Popen[bytes]", errors: BinaryIO | None = None) -> None:
         self._process = process
         self._errors = errors
         self._number = 0
+        self.told: Callable[[int, int], None] | None = None
         self.opened = Opened({})
 
     @property
@@ -62,8 +66,12 @@ class Worker:
             if body is None:
                 raise self._end_error()
             number, reply = decode_reply(body)
-            if number == self._number and not isinstance(reply, Progress):
+            if number != self._number:
+                continue
+            if not isinstance(reply, Progress):
                 return reply
+            if self.told is not None:
+                self.told(reply.done, reply.total)
 
     def _end_error(self) -> OperatorError:
         last = ""

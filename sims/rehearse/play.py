@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import pairwise
+from itertools import count, pairwise
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,14 +18,14 @@ from ...node.blueprint.recipe import needed
 from ...node.data.manifest import read_manifest
 from ...node.learner.answers import Opened, TaskReport
 from ...node.learner.client import Ask
-from ...node.learner.messages import Engagement, Evaluate, LeftOut, Open, Respec, Train
+from ...node.learner.messages import Asks, Engagement, Evaluate, LeftOut, Open, Respec, Train
 from ...node.views.worth import no_better
 from ...protocol.components import FRACTION_BITS, MILLION, ComponentSpec
 from ...protocol.learning import Learning
 from ...protocol.statistics import numbers
 from ...protocol.update import max_frame_size
 from ..learn.federate import Learner, Setting, States, train
-from ..learn.workers import start_workers
+from ..learn.workers import LearnerWorker, start_workers
 from .budgets import recalibrated
 from .records import Size, check_size, write
 
@@ -33,6 +33,7 @@ HELD_OUT, MIN_HELD_OUT = 1000, 60  # simulated students, of all members and of e
 CONSTANTS = {"accuracy": "accuracy_constant"}
 FIGURES = {"binary": ("accuracy", "auc"), "regression": ("r2",), "multilabel": ("accuracy", "auc")}
 Step = Callable[[str, int, int], None]
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +96,24 @@ def rehearse(plan: Plan, step: Step | None = None) -> dict[str, Any]:
     """Play the plan, and return what it showed, fit for JSON. Raises UsageError for a folder that does not fit."""
     begun, tell = time.monotonic(), step or (lambda *_: None)
     with tempfile.TemporaryDirectory(prefix="collegium-rehearse-") as name, start_workers(1) as crew:
-        stage = _open_sessions(plan, Path(name), crew[0].ask, tell)
+        tell("starting a learner", 0, 0)
+        crew[0].worker.told = lambda done, total: tell("reading texts", done, total)
+        stage = _open_sessions(plan, Path(name), _counting(crew[0], plan, tell), tell)
+        crew[0].worker.told = None  # from here on each training run is a step
         figures: dict[float | None, dict[str, _Judged]] = {}
         states: States = {}
         history: list[States] = []
-        total, done = len(plan.budgets) * plan.rounds, 0
         played = time.monotonic()
         for epsilon in plan.budgets:  # without noise comes last: its states are kept
             specs = plan.specs if epsilon == plan.epsilon else _under_epsilon(plan, epsilon)
             history = []
 
-            def seen(states: States, history: list[States] = history, before: int = done) -> None:
+            def seen(states: States, history: list[States] = history) -> None:
                 history.append(dict(states))
-                tell("rounds", before + len(history), total)
 
             states = _play_rounds(plan, stage, specs, seen)
             figures[epsilon] = _evaluate(stage, states)
-            done += plan.rounds
-        a_round = (time.monotonic() - played) / total / plan.members
+        a_round = (time.monotonic() - played) / (len(plan.budgets) * plan.rounds) / plan.members
     specs = tuple(spec for spec in plan.specs if spec.name in stage.hosted)
     return {
         "simulation": True,
@@ -135,6 +136,19 @@ def rehearse(plan: Plan, step: Step | None = None) -> dict[str, Any]:
         "seconds_a_round": round(a_round, 3),
         "seconds": round(time.monotonic() - begun, 1),
     }
+
+
+def _counting(worker: LearnerWorker, plan: Plan, tell: Step) -> Ask:
+    """Return what asks the worker, and tells of each training run that it was asked for in a round."""
+    total, done = len(plan.budgets) * plan.rounds * plan.members, count(1)
+
+    def ask(request: Asks[A], /) -> A:
+        answer = worker.ask(request)
+        if isinstance(request, Train) and request.states:
+            tell("training", next(done), total)
+        return answer
+
+    return ask
 
 
 def _under_epsilon(plan: Plan, epsilon: float | None) -> tuple[ComponentSpec, ...]:

@@ -16,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from collegium.cli import predict
 from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.home import Home
 from collegium.node.home.config import Config, Data, Learning, Privacy, default_text
@@ -137,7 +138,10 @@ def test_predictions_are_spelled_as_the_schools_own_table(
     assert out.read_bytes().startswith(b"\xef\xbb\xbf"), "by which a spreadsheet knows UTF-8"
     rows = list(csv.DictReader(out.open(newline="", encoding="utf-8-sig"), delimiter=";"))
     assert [[cell.replace(",", ".") for cell in row.values()] for row in rows] == [list(row.values()) for row in plain]
-    assert "," in rows[0]["digit:0"] + rows[0]["digit:1"]
+    assert all(re.fullmatch(r"[01],\d{6}", row[f"digit:{n}"]) for row in rows for n in range(10))
+    tiny = io.StringIO()
+    predict._write(tiny, ["record", "t:a"], [["S1", 3.4e-05], ["S2", 2.5e9]], ";", ",")
+    assert tiny.getvalue() == "record;t:a\nS1;0,000034\nS2;2500000000,000000\n", "never with an exponent"
     assert run("predict", records, "--home", home_alone.root).out == out.read_text(encoding="utf-8-sig")
 
 

@@ -3,12 +3,13 @@
 import csv
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from collegium.cli import rehearse
 from collegium.node.blueprint.recipe import Budget, charter_parts
 from collegium.node.home import Home
 from collegium.node.learner import client
@@ -156,8 +157,12 @@ def figure(found: Any, task: str, metric: str, epsilon: float | None) -> float:
     return float(value)
 
 
-def test_a_model_file_alone_is_rehearsed(run: "Run", model: Path, tmp_path: Path) -> None:
+def test_a_model_file_alone_is_rehearsed(
+    run: "Run", model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = sorted(tmp_path.rglob("*"))
+    steps: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(rehearse, "progress", lambda _: nullcontext(lambda *step: steps.append(step)))
     answer = run("rehearse", model, *SMALL, "--epsilon", 0.02, "--json")
     assert answer.code == 0, answer.err
     found = answer.value
@@ -176,6 +181,9 @@ def test_a_model_file_alone_is_rehearsed(run: "Run", model: Path, tmp_path: Path
     assert skip["all_rounds"]["noise"] == pytest.approx(skip["first_round"]["noise"] * 2**0.5)
     assert "skip/result is noise" in answer.err
     assert found["bytes_a_round"] > 0
+    # Five ε, two rounds, two members: every training run is told of as it ends.
+    assert steps[0][0] == "starting a learner"
+    assert [step for step in steps if step[0] == "training"] == [("training", n, 20) for n in range(1, 21)]
 
 
 def test_ones_own_pupils_are_rehearsed_on_only_when_asked_and_with_a_warning(

@@ -18,6 +18,7 @@ import pytest
 from collegium.node.blueprint import recipe
 from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.learner.answers import BadReplyError, BadRequestError, Failed, Figure, Progress, Reply, Trained
+from collegium.node.learner.client import Worker
 from collegium.node.learner.coding import REPLIES, REQUESTS, decode_reply, decode_request, encode, expect
 from collegium.node.learner.frames import FRAME_LIMIT, read_frame, write_frame
 from collegium.node.learner.messages import (
@@ -116,6 +117,10 @@ def test_open_train_evaluate(shared: Process, folder: Path) -> None:
     reply, progress = send(shared, Train({}, ENGAGED, steps=20, sample_rate=0.3, lot=0.3 * opened.subjects))
     assert isinstance(reply, Trained)
     assert progress[-1] == Progress(20, 20)
+    client, told = Worker(shared), list[tuple[int, int]]()
+    client.told = lambda done, total: told.append((done, total))
+    client.ask(Train({}, ENGAGED, steps=2, sample_rate=0.3, lot=0.3 * opened.subjects))
+    assert told[-1] == (2, 2)
     states = {name: (256 * np.frombuffer(raw, "<i1").astype(np.int32)).tobytes() for name, raw in reply.updates.items()}
     after = ask(shared, Evaluate(states)).tasks["digit"]
     assert after.n == opened.held_out
