@@ -47,6 +47,7 @@ All transition rules are here. Within one block, in this order:
     6 close     eligible updates freeze into the next round; then the hosts of the next round freeze
     7 certify   a quorum of a component's active hosts attests one digest
     8 amend     an amendment that passed in step 3 is in force from the next block on; pending updates are judged by it
+    9 skip      an open round that, after withdrawals, too few can send an update for counts nothing (ADR 27)
 
 The members after a block decide the next one: its header names them.
 
@@ -68,7 +69,6 @@ from ..protocol.charter import Charter
 from ..protocol.membership import ACTIONS, Ballot, Motion
 from ..protocol.records import (
     BODY_LIMIT,
-    GENESIS,
     Attest,
     Body,
     Evidence,
@@ -83,11 +83,19 @@ from ..protocol.records import (
 from ..protocol.signing import Signed, open_signed
 from ..protocol.update import UpdateHeader, check_header
 from . import membership, rules, trainers, withdrawal
-from .components import Round, chained
 from .cut import check_cut, check_evidence, order
 from .ledger import ComponentLedger, Ledger, Pending, Refusal, Withdrawn, members_digest
 from .membership import Outcome, Roll
-from .rounds import KEEP_ATTESTED, close_rounds, gather_hosts, has_contributed, is_stale, next_round
+from .rounds import (
+    KEEP_ATTESTED,
+    close_rounds,
+    gather_hosts,
+    has_contributed,
+    is_stale,
+    next_round,
+    skip_rounds,
+    skipped,
+)
 from .summary import state_digest
 
 
@@ -404,8 +412,7 @@ def _under(before: Charter, charter: Charter, c: ComponentLedger, height: int) -
     round that counts nothing follows, as after a rewind.
     """
     if _tightened(before, charter) and c.name in before.specs and not charter.specs[c.name].is_statistic:
-        skipped = chained([Round(c.round + 1, height, (), 0, GENESIS)], c.chain)
-        c = replace(c, round=c.round + 1, rounds=(*c.rounds, *skipped))
+        c = skipped(charter, c, height)
     pending = tuple(p for p in c.pending if _is_allowed(p.header, charter) and not _is_outdated(charter, c, p))
     rules, reach = c.rules, c.reach
     if c.name in before.specs and charter.rule(c.name) != before.rule(c.name):
@@ -453,6 +460,8 @@ def next_state(
     height = ledger.height + 1
     state = close_rounds(ledger.charter, apply_records(ledger, records, trusted=trusted), closes, height)
     state = _amended(replace(state, height=height))
+    if state.withdrawn:
+        state = skip_rounds(state.charter, state)
     heads = {record.value.author: Head(record.value.author, record.value.seq, record.digest) for record in records}
     block = Block(
         federation=ledger.federation,

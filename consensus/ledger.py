@@ -64,12 +64,16 @@ class Withdrawn:
 
     def bars(self, component: str, author: bytes, seq: int, number: int, update: bytes) -> bool:
         """Whether it voids an update that no round counted: one of the future, or one in flight when it took effect."""
-        last = _map(self.rounds).get(component, 0)
+        last = self.closed(component)
         if self.mode == "rewind":
             return component in _map(self.since) and number <= last + 1
         if author != self.author or not names(self, component, number, update):
             return False
         return seq <= self.through or number <= last + 1
+
+    def closed(self, component: str) -> int:
+        """Return a component's last closed round when it took effect; -1 if the component opened later."""
+        return _map(self.rounds).get(component, -1)
 
     def _counts(self, component: str, number: int, entry: Entry) -> bool:
         return (

@@ -7,6 +7,7 @@ the same quorum. Eligibility is decided once, when a round closes, and never jud
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import takewhile
 
 from ..crypto.errors import RemoteProtocolError
 from ..protocol.blocks import Close
@@ -102,14 +103,46 @@ def possible_authors(charter: Charter, ledger: Ledger, name: str) -> frozenset[b
     These are the hosts that declare training, less those whose update for it a withdrawal bars, and the authors of the
     updates that are there already. While they are fewer than `min_updates`, a training run would be for nothing.
     """
-    c = ledger.components[name]
-    recent = [w for w in ledger.withdrawn if dict(w.rounds).get(name, 0) >= c.round]
     there = {entry.author for entry in eligible(charter, ledger, name)}
-    declared = trainers.trainers(ledger.offers, c.hosts, name)
-    return (
-        declared.difference(host for w in recent for host in declared if w.bars(name, host, NOT_YET, c.round + 1, b""))
-        | there
-    )
+    declared = trainers.trainers(ledger.offers, ledger.components[name].hosts, name)
+    return declared - _barred_hosts(ledger, name) | there
+
+
+def _barred_hosts(ledger: Ledger, name: str) -> frozenset[bytes]:
+    """Return the hosts that took back their update for the open round of a component: they may send no other for it."""
+    c = ledger.components[name]
+    recent = takewhile(lambda w: w.closed(name) >= c.round, reversed(ledger.withdrawn))
+    return frozenset(host for w in recent for host in c.hosts if w.bars(name, host, NOT_YET, c.round + 1, b""))
+
+
+def skip_rounds(charter: Charter, ledger: Ledger) -> Ledger:
+    """Let open rounds count nothing for which, after withdrawals, too few can send an update (step 9, ADR 27)."""
+    components = {
+        name: skipped(charter, c, ledger.height) if _is_stuck(charter, ledger, name) else c
+        for name, c in ledger.components.items()
+    }
+    return replace(ledger, components=components)
+
+
+def _is_stuck(charter: Charter, ledger: Ledger, name: str) -> bool:
+    """Whether a round waits in vain for hosts that may send no update for it, and could close the next with them."""
+    spec = charter.component(name)
+    if spec is None or spec.is_statistic or name in charter.retired:
+        return False
+    barred = _barred_hosts(ledger, name)
+    if not barred:
+        return False
+    able = possible_authors(charter, ledger, name)
+    return len(able) < spec.min_updates <= len(able | barred)
+
+
+def skipped(charter: Charter, c: ComponentLedger, height: int) -> ComponentLedger:
+    """Return a component after one more round, which counts nothing."""
+    spec = charter.component(c.name)
+    assert spec is not None
+    (round_,) = chained([Round(c.round + 1, height, (), 0, GENESIS)], c.chain)
+    pending = tuple(p for p in c.pending if not is_stale(charter, spec, p.round, c.round + 1))
+    return replace(c, round=c.round + 1, rounds=(*c.rounds, round_), pending=pending)
 
 
 def close_rounds(charter: Charter, ledger: Ledger, closes: Sequence[Close], height: int) -> Ledger:

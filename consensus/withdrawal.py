@@ -2,8 +2,7 @@
 
 refold   the covered entries go; the rule runs again over the others
 rewind   all entries go, of all members, from the first round on that counted a covered update, in every component
-         that may have learned from it. One more round, which counts nothing, follows the closed ones: a member that
-         had sent its update for that round may send another for the next
+         that may have learned from it. No update for the open round may count any more, so it is skipped (rounds.py)
 """
 
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from ..protocol.records import GENESIS, MODES, SCOPES, Withdrawal, WithdrawalSta
 from ..protocol.signing import open_signed
 from . import membership
 from .components import Round, chained
-from .ledger import ComponentLedger, Erasure, Ledger, Pending, Withdrawn
+from .ledger import NOT_YET, ComponentLedger, Erasure, Ledger, Pending, Withdrawn
 
 MAX_AT_A_HEIGHT = 16  # withdrawals and motions to withdraw, by one author; each is compared with every list
 
@@ -143,6 +142,18 @@ def reaches(ledger: Ledger, withdrawn: Withdrawn) -> bool:
     )
 
 
+def _bars_anew(ledger: Ledger, withdrawn: Withdrawn) -> bool:
+    """Whether it takes back what its author may have in flight for the open rounds of components that it names."""
+    if withdrawn.scope not in ("components", "rounds") or withdrawn.mode != "refold":
+        return False
+
+    def bars(w: Withdrawn, c: ComponentLedger) -> bool:
+        return w.bars(c.name, withdrawn.author, NOT_YET, c.round + 1, b"")
+
+    hosted = [c for c in ledger.components.values() if withdrawn.author in c.hosts]
+    return any(bars(withdrawn, c) and not any(bars(w, c) for w in ledger.withdrawn) for c in hosted)
+
+
 def without(before: ComponentLedger, c: ComponentLedger, withdrawn: Withdrawn) -> ComponentLedger:
     """Return a component without the updates that a withdrawal covers.
 
@@ -156,8 +167,6 @@ def without(before: ComponentLedger, c: ComponentLedger, withdrawn: Withdrawn) -
         rounds.append(replace(round_, entries=keep) if len(keep) < len(round_.entries) else round_)
     voided = withdrawn.mode == "rewind" and c.name in dict(withdrawn.since)
     changed = bool(gone) or voided
-    if voided and c.round == before.round:
-        rounds.append(Round(c.round + 1, withdrawn.height, (), 0, GENESIS))
     pending: tuple[Pending, ...] = tuple(
         p for p in c.pending if not withdrawn.bars(c.name, p.author, p.seq, p.round, p.update)
     )
@@ -168,7 +177,6 @@ def without(before: ComponentLedger, c: ComponentLedger, withdrawn: Withdrawn) -
     erasures = (*c.erasures, Erasure(generation, tuple(sorted(set(gone))))) if gone else c.erasures
     return replace(
         c,
-        round=len(rounds),
         generation=generation,
         rounds=chained(rounds, GENESIS),
         pending=pending,
@@ -237,7 +245,7 @@ def applied(before: Ledger, ledger: Ledger, withdrawn: Withdrawn) -> Ledger:
 
 def _covers_more(ledger: Ledger, withdrawn: Withdrawn) -> bool:
     """Whether a withdrawal covers an update that those in force do not, or one still to come."""
-    if reaches(ledger, withdrawn):
+    if reaches(ledger, withdrawn) or _bars_anew(ledger, withdrawn):
         return True
     if withdrawn.scope != "all" or withdrawn.mode != "refold":
         return False

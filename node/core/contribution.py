@@ -91,8 +91,10 @@ def _takes_from(withdrawn: Withdrawn, component: str) -> bool:
     match withdrawn.scope:
         case "all" | "updates":
             return True
-        case "components" | "rounds":
+        case "components":
             return component in withdrawn.components
+        case "rounds":  # none of them may have closed
+            return component in withdrawn.components and withdrawn.first <= withdrawn.closed(component)
         case _:
             assert_never(withdrawn.scope)
 

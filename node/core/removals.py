@@ -32,7 +32,7 @@ def set_quiet(state: NodeState, on: bool) -> None:
 def recalled(state: NodeState, statement: WithdrawalStatement) -> None:
     """Take an own withdrawal that this disk lacked: the home was set back to before it, or its disk was lost.
 
-    After a withdrawal of everything this node stops contributing, as before. A withdrawal of single updates may have
+    After a withdrawal of everything this node stops contributing, as before. One of single updates or rounds may have
     been for a student (`unlearn subject`), whom the home then no longer leaves out: nothing is trained until the
     operator confirms that this is mended.
     """
@@ -40,7 +40,7 @@ def recalled(state: NodeState, statement: WithdrawalStatement) -> None:
         return
     if statement.scope == "all":
         set_contributing(state, False)
-    elif statement.scope == "updates" and not state.removals_unknown:
+    elif statement.scope in ("updates", "rounds") and not state.removals_unknown:
         state.removals_unknown = True
         state.run = None
         state.emit(ev.Persist(ev.PutFlag(REMOVALS_UNKNOWN, 1)))

@@ -1,5 +1,6 @@
 """This node's own withdrawals: each is checked and signed once, and voids covered updates in flight."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ...consensus import withdrawal
@@ -47,11 +48,32 @@ def on_withdraw(state: NodeState, event: ev.RequestWithdrawal = ev.RequestWithdr
         withdrawal.reaches(state.ledger, withdrawal.placed(state.charter, state.ledger, terms, height, state.me))
         for terms in of_all_keys(state.ledger, statement)
     )
-    if statement.scope != "all" and not posted and not agreed:
+    given_up = _given_up(state, covered)
+    if statement.scope == "all" or posted or agreed or (given_up and statement.scope != "updates"):
+        state.append(Withdrawal(sign(state.identity, statement).wire))
+        state.notice("withdrawal-signed", scope=statement.scope, through=statement.through)
+    else:
         state.notice("withdrawn-in-flight", scope=statement.scope, updates=len(mine))
-        return  # nothing of it is in the ledger, or will be
-    state.append(Withdrawal(sign(state.identity, statement).wire))
-    state.notice("withdrawal-signed", scope=statement.scope, through=statement.through)
+    if statement.scope == "updates":
+        for number, parts in sorted(given_up.items()):
+            rounds = ev.RequestWithdrawal("rounds", tuple(sorted(parts)), number, number)
+            terms = rounds.terms(state.federation, state.me, through=state.head[0])
+            state.append(Withdrawal(sign(state.identity, terms).wire))
+
+
+def _given_up(state: NodeState, covered: Iterable[InFlightUpdate]) -> dict[int, list[str]]:
+    """Return the open rounds of these own updates, each with its components.
+
+    This node may send no other update for them, and the ledger has to know: else the others would wait for one, and
+    where too few are left, for ever (docs/adr/0027-a-round-given-up-counts-nothing.md). The names of updates do not say
+    what they are for, and those that no block has name nothing that others know.
+    """
+    rounds: dict[int, list[str]] = {}
+    for value in (update.header.value for update in covered):
+        is_open = value.round == state.ledger.components[value.component].round + 1
+        if is_open and not state.specs[value.component].is_statistic:
+            rounds.setdefault(value.round, []).append(value.component)
+    return rounds
 
 
 def pending_updates(state: NodeState) -> set[bytes]:

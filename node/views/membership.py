@@ -65,7 +65,8 @@ def scope(terms: WithdrawalStatement | Withdrawn) -> str:
         case "components":
             return f"all in {parts}"
         case "rounds":
-            return f"rounds {terms.first} to {terms.last} of {parts}"
+            rounds = f"round {terms.first}" if terms.first == terms.last else f"rounds {terms.first} to {terms.last}"
+            return f"{rounds} of {parts}"
         case "updates":
             shown = ", ".join(update.hex()[:12] for update in terms.updates[:3])
             return f"{len(terms.updates)} updates ({shown}{', …' if len(terms.updates) > 3 else ''})"

@@ -15,6 +15,7 @@ from ...crypto.identity import Identity
 from ...node import toml
 from ...node.core import events as ev
 from ...node.core.motions import undecided
+from ...node.core.state import NodeState
 from ...node.privacy.policy import INSTITUTION, InForce
 from ...protocol import schema
 from ...protocol.blocks import quorum
@@ -147,6 +148,13 @@ def _withdraw(stage: Stage, nodes: Sequence[Node], more: More) -> None:
             node.deliver(ev.RequestWithdrawal())
 
 
+def _open(core: NodeState) -> ev.RequestWithdrawal | None:
+    """Return the request for a node's own updates for the open rounds, or None: as of a student whom only they saw."""
+    components = core.ledger.components
+    names = {u.header.digest for u in core.in_flight.of(core.me) if u.header.value.round > components[u.key[1]].round}
+    return ev.RequestWithdrawal("updates", updates=tuple(sorted(names))) if names else None
+
+
 def _scope(ledger: Ledger, key: bytes, more: More) -> ev.RequestWithdrawal | None:
     """Return the scope: of the first component in which an update of this key counts, or None."""
     for name, c in sorted(ledger.components.items()):
@@ -175,9 +183,10 @@ def _withdraw_part(stage: Stage, node: Node, more: More) -> None:
         if sum(record.value.kind == "withdrawal" for record in node.store.records.values()) > before:
             return True
         if node.core is not None and node.core.signing:
-            asked = _scope(node.core.ledger, node.core.me, more)
+            asked = _open(node.core) if more.get("open") else _scope(node.core.ledger, node.core.me, more)
             if asked is not None:
                 node.deliver(asked)
+                return bool(more.get("open"))
         return False
 
     stage.until(signed, LOOK_MS)
@@ -379,10 +388,12 @@ ACTIONS: dict[str, Action] = {
     "backup": Action("keep a copy of their disks", _backup, lasts=False),
     "restore": Action("kill them, and their disks are the last backup when they start again", _restore),
     "withdraw": Action(
-        "they withdraw their contributions, or a part (`scope`); by_motion = true, mode = rewind: others propose it",
+        "they withdraw their contributions, or a part (`scope`; open = true: their updates for the open rounds);"
+        " by_motion = true, mode = rewind: others propose it",
         _withdraw,
         {
             "scope": toml.one_of(*SCOPES),
+            "open": toml.flag,
             "mode": toml.one_of(*MODES),
             "by_motion": toml.flag,
         },

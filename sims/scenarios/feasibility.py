@@ -210,6 +210,8 @@ def _until_back(scenario: Scenario, key: str, who: int | str, event: Event | Non
 
 def _mute(scenario: Scenario, *actions: str) -> Iterator[_Span]:
     for key, event in _numbered(scenario, *(actions or MUTE)):
+        if event.do == "withdraw" and event.more.get("scope", "all") != "all":
+            continue  # of a part: they go on contributing
         if event.lasts is None and not event.more.get("reserve"):  # a withdrawal opens it, and nobody knows when
             since = event.after + int(str(event.more.get("left", 0)))
             yield _Span(key, event.node, since, event.until or FOR_EVER)

@@ -12,6 +12,7 @@ from collegium.consensus.withdrawal import MAX_AT_A_HEIGHT, check_terms, linked
 from collegium.crypto.errors import RemoteProtocolError
 from collegium.protocol import schema
 from collegium.protocol.membership import Ballot, Motion
+from collegium.protocol.records import Idle, Offer
 from collegium.sims.paper.sequences import A, B, House, sequence_holds
 
 
@@ -72,6 +73,34 @@ def test_g7_what_no_round_counted_waits_for_no_certificate(house: House) -> None
     component = house.ledger.components[A]
     assert (component.pending, component.erasures, component.generation) == ((), (), 0)
     assert house.say((me, update)) == {"withdrawn"}
+
+
+def test_a_round_that_too_few_can_send_for_is_skipped(house: House) -> None:
+    """Of 5 hosts a round needs 2 updates. The fifth one's update for the skipped round is late, and counts."""
+    open_ = {"components": (A,), "first": 4, "last": 4}
+    for who in house.ids[:3]:
+        assert not house.withdraw(who, "rounds", **open_), "no block has what it takes back"
+        assert house.withdraw(who, "rounds", **open_) == {"withdrawn-already"}
+        assert house.say((who, house.update(who, A, 4))) == {"withdrawn"}
+    assert house.ledger.components[A].round == 3, "two can still send"
+    last = house.ids[4]
+    assert not house.say((last, house.update(last, A, 4)))
+    assert not house.withdraw(house.ids[3], "rounds", **open_)
+    component = house.ledger.components[A]
+    assert (component.round, component.generation, house.counted(A)[3]) == (4, 0, [])
+    assert [p.author for p in component.pending] == [last.public_key]
+    assert house.ledger.components[B].round == 3, "it is not named"
+    assert not house.round(A, who=house.ids[:4])
+    assert house.counted(A)[4] == ALL
+    assert [e.staleness for e in house.ledger.components[A].rounds[4].entries] == [0, 0, 0, 0, 1]
+
+
+def test_a_round_is_not_skipped_for_those_who_do_not_train(house: House) -> None:
+    """Four say that they do not train. With the fifth, which took its update back, too few would be left again."""
+    idle = (Idle(A, "plan-done"), Idle(B, "plan-done"))
+    house.say(*((who, Offer((A, B), (), idle)) for who in house.ids[:4]))
+    assert not house.withdraw(house.ids[4], "rounds", components=(A,), first=4, last=4)
+    assert house.ledger.components[A].round == 3
 
 
 def test_g7_overlapping_withdrawals_in_one_block_are_one_generation(house: House) -> None:

@@ -29,7 +29,7 @@ PACING = "collegium.node.core.pacing"
 SPENDING = "collegium.node.core.spending"
 AGREEMENT, FOLD, ROUNDS = "collegium.consensus.agreement", "collegium.consensus.fold", "collegium.consensus.rounds"
 LEDGER, CUT = "collegium.consensus.ledger", "collegium.consensus.cut"
-WITHDRAWAL = "collegium.consensus.withdrawal"
+WITHDRAWAL, WITHDRAWING = "collegium.consensus.withdrawal", "collegium.node.core.withdrawing"
 MEMBERSHIP, MOTIONS = "collegium.consensus.membership", "collegium.node.core.motions"
 POOL, BLOCKS, RECORDS = "collegium.node.core.pool", "collegium.protocol.blocks", "collegium.protocol.records"
 OFFERS, TRAINERS = "collegium.node.core.offers", "collegium.consensus.trainers"
@@ -351,11 +351,38 @@ MUTATIONS = (
         ("G7",),
     ),
     Mutation(
-        "no round is added after rewound ones",
-        ((WITHDRAWAL, "if voided and c.round == before.round:", "if False:"),),
+        "no round is skipped after rewound ones",
+        ((FOLD, "        state = skip_rounds(state.charter, state)\n", "        pass\n"),),
         "rewinds",
         1,
         ("G3", "expect.rounds"),
+    ),
+    Mutation(
+        "a round that too few can send for stays open",
+        ((ROUNDS, "return len(able) < spec.min_updates <= len(able | barred)", "return not able"),),
+        "withdraws-the-open-round",
+        1,
+        ("expect.rounds",),
+    ),
+    Mutation(
+        "nobody is told which rounds a member gave up",
+        (
+            (
+                WITHDRAWING,
+                '    if statement.scope == "updates":\n        for number',
+                "    if False:\n        for number",
+            ),
+        ),
+        "withdraws-the-open-round",
+        1,
+        ("expect.rounds",),
+    ),
+    Mutation(
+        "a round is given up only with what a block has",
+        ((WITHDRAWAL, "reaches(ledger, withdrawn) or _bars_anew(ledger, withdrawn)", "reaches(ledger, withdrawn)"),),
+        "withdraws-the-open-round",
+        1,
+        ("expect.rounds",),
     ),
     Mutation(
         "updates in flight outlive a rewind",

@@ -738,4 +738,6 @@ def test_g7_what_is_withdrawn_in_flight_never_counts(posted: bool) -> None:
         assert member.core is not None
         assert not any(update in r.updates for c in member.core.ledger.components.values() for r in c.rounds)
         assert blob not in member.store.blobs or not posted, "its bytes went with the withdrawal"
-        assert bool(member.core.ledger.withdrawn) is posted
+        told = {w.scope: w for w in member.core.ledger.withdrawn}
+        assert told.keys() == ({"updates", "rounds"} if posted else {"rounds"})  # which round it sends no other for
+        assert (told["rounds"].first, told["rounds"].last) == (sent.header.value.round,) * 2
