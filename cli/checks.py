@@ -29,7 +29,7 @@ from .checks_charter import (
     policy_checks,
     privacy_checks,
 )
-from .monitor import hanging
+from .monitor import CRITICAL, silent
 
 if TYPE_CHECKING:
     from ..consensus.ledger import Ledger
@@ -279,9 +279,9 @@ def _daemon(home: Home) -> Iterator[Check]:
     if pid is None:
         yield Check("daemon", "warn", "not running", "Start it: collegium node start.")
         return
-    hangs, advice = hanging(home)
-    if hangs:
-        yield Check("daemon", "fail", hangs, advice)
+    code, why, advice = silent(home)
+    if code:
+        yield Check("daemon", "fail" if code == CRITICAL else "warn", why, advice)
         return
     status = Client(home).status()
     for note in status["findings"]:

@@ -46,17 +46,18 @@ class Verdict:
             raise typer.Exit(self.code)
 
 
-def hanging(home: "Home") -> tuple[str, str]:
-    """Return how a daemon that runs here hangs, and what to do; ("", "") if it answers, starts, stops or ended."""
-    from ..node.control.client import Client, HangsError
+def silent(home: "Home") -> tuple[int, str, str]:
+    """Return why a daemon that runs here does not answer, as a code, a text and advice: it hangs (CRITICAL), or is busy
+    (WARNING). OK and "" if it answers, starts, stops or ended."""
+    from ..node.control.client import BusyError, Client, HangsError
 
     try:
         Client(home).probe()
-    except HangsError as error:
-        return error.message, error.advice
+    except (BusyError, HangsError) as error:
+        return CRITICAL if isinstance(error, HangsError) else WARNING, error.message, error.advice
     except CollegiumError:
         pass
-    return "", ""
+    return OK, "", ""
 
 
 def check(home: "Home") -> Verdict:
@@ -69,9 +70,9 @@ def check(home: "Home") -> Verdict:
     if running(home) is None:
         verdict.add(CRITICAL, "the daemon does not run", "Start it: collegium node start.")
         return verdict
-    hangs, advice = hanging(home)
-    if hangs:
-        verdict.add(CRITICAL, hangs, advice)
+    code, why, advice = silent(home)
+    if code:
+        verdict.add(code, why, advice)
         return verdict
     try:
         status = look(home)

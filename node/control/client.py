@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
@@ -10,6 +9,7 @@ from ...crypto import errors
 from ...crypto.errors import CollegiumError, OperatorError, UnreachableError
 from ..home.lock import running
 from ..home.paths import Home
+from . import process
 from .within import Job, TooLongError
 
 if TYPE_CHECKING:
@@ -46,10 +46,8 @@ TIMEOUT = 30.0  # seconds; the longest answers walk the whole ledger
 DIAL_TIMEOUT = 60.0
 GRACE = 0.2
 SOON = 1.0  # seconds within which it answers, or is asked whether it answers at all
-BUSY, UNKNOWN = 5.0, 1.0  # seconds for an answer that costs it nothing; where nothing says that it is not stopped
+BUSY, SILENT = 5.0, 15.0  # seconds for an answer that costs it nothing: then one that works is busy, then one hangs
 SCOPE: Mapping[str, object] = {"components": [], "first": 0, "last": 0, "updates": []}  # of a withdrawal: everything
-
-STOPPED = frozenset("Tt")  # states of a process, by a signal and by a debugger
 
 _BY_EXIT_CODE: dict[int, type[OperatorError]] = {
     cls.exit_code: cls
@@ -75,6 +73,16 @@ class HangsError(UnreachableError):
         self.pid, self.why = pid, why
 
 
+class BusyError(UnreachableError):
+    """A daemon works, and has had no time to answer."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(
+            f"The daemon (pid {pid}) is busy: it has not answered for {BUSY:g} s, and works",
+            "Wait, and ask again: it does not hang. If it stays so, this machine has too much to do.",
+        )
+
+
 def error_of(exit_code: int, message: str, advice: str = "") -> OperatorError:
     """Return the error with this exit code (crypto/errors.py): what a daemon said, or how it ended."""
     return _BY_EXIT_CODE.get(exit_code, OperatorError)(message, advice)
@@ -98,23 +106,31 @@ class Client:
         return True
 
     def probe(self) -> None:
-        """Ask for an answer that costs the daemon nothing. Raises HangsError if none comes.
+        """Ask for an answer that costs the daemon nothing. Raises BusyError or HangsError if none comes.
 
-        A daemon that ended has let go of the directory's lock, a hanging one holds it. One that was stopped by a signal
-        is told at once where the system says so; one that is only busy has time to answer.
+        A daemon that ended has let go of the directory's lock. One that was stopped by a signal is told at once where
+        the system says so; one that had a processor meanwhile is busy; one that does nothing hangs.
         """
-        pid, ask = self._asking("GET", "/health", {}, None, BUSY)
-        patience = min(self._timeout, BUSY if _state(pid) else UNKNOWN)
-        try:
-            _result(self._answer(pid, Job(ask), patience))
-        except TooLongError:
-            if running(self.home) == pid:
-                raise HangsError(pid, f"it does not answer within {patience:g} s") from None
-            raise UnreachableError(f"No daemon runs in {self.home.root}: it has just ended", START) from None
-        except UnreachableError:
-            raise
-        except CollegiumError:
-            pass  # of an older release: it answers
+        pid, ask = self._asking("GET", "/health", {}, None, SILENT)
+        before, asked = process.look(pid), Job(ask)
+        for seconds in (BUSY, SILENT - BUSY):
+            try:
+                _result(self._answer(pid, asked, seconds))
+            except TooLongError:
+                if running(self.home) != pid:
+                    raise UnreachableError(f"No daemon runs in {self.home.root}: it has just ended", START) from None
+                now = process.look(pid)
+                if now.works_since(before):
+                    raise BusyError(pid) from None
+                if now.stopped:
+                    break
+            except UnreachableError:
+                raise
+            except CollegiumError:
+                return  # of an older release: it answers
+            else:
+                return
+        raise HangsError(pid, f"it does not answer within {SILENT:g} s, and does nothing")
 
     def get(self, path: str, **query: object) -> object:
         """Return what the daemon shows at a path, without its type; None in `query` is left out."""
@@ -300,9 +316,11 @@ class Client:
             raise UnreachableError(f"The daemon (pid {pid}) does not answer within {limit:g} s", advice) from None
 
     def _see_it_answers(self, *, command: bool) -> None:
-        """Wait on for an answer only while the daemon answers at all. Raises HangsError."""
+        """Wait on for an answer only while the daemon answers at all, or works. Raises HangsError."""
         try:
             self.probe()
+        except BusyError:
+            return
         except HangsError as error:
             if command:
                 raise HangsError(error.pid, error.why, asked=True) from None
@@ -317,7 +335,7 @@ class Client:
         if pid is None:
             left = " (a socket is left over from one that was killed)" if socket.exists() else ""
             raise UnreachableError(f"No daemon runs in {self.home.root}{left}", START)
-        if _state(pid) in STOPPED:
+        if process.look(pid).stopped:
             raise HangsError(pid, "its process was stopped by a signal")
         self.home.socket_folder()  # ours alone, or we would hand our commands to somebody else
         import httpx  # noqa: PLC0415 - see above
@@ -341,15 +359,6 @@ class Client:
         except httpx.TransportError as error:
             advice = f"It is starting or stopping; try again, or look into {self.home.log}."
             raise UnreachableError(f"The daemon (pid {pid}) has no control socket open: {error}", advice) from error
-
-
-def _state(pid: int) -> str:
-    """Return the state of a process as the kernel has it; "" where that cannot be read."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return stat.rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
 
 
 def _result(answer: "httpx.Response") -> object:

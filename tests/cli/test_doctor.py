@@ -183,6 +183,8 @@ def test_a_daemon_that_does_not_answer_keeps_no_command_waiting(
     monkeypatch.setattr(client, "TIMEOUT", 0.2)
     monkeypatch.setattr(client, "GRACE", 0.2)
     monkeypatch.setattr(client, "BUSY", 0.2)
+    monkeypatch.setattr(client, "SILENT", 0.3)
+    monkeypatch.setattr("collegium.node.control.process.LEAST", 60.0)  # this process holds the directory, and works
     with mute(home, word):
         verdict, text = verdicts(home)["daemon"]
         assert (verdict, "does not answer" in text or "no control socket" in text) == ("fail", True), text

@@ -130,12 +130,12 @@ def test_the_level_of_a_note_decides_and_not_its_words(
     }
     code, verdict = WHAT_FOLLOWS[kind.level]
     monkeypatch.setattr("collegium.node.home.lock.running", lambda _: 1)
-    monkeypatch.setattr(monitor, "hanging", lambda _: ("", ""))
+    monkeypatch.setattr(monitor, "silent", lambda _: (OK, "", ""))
     monkeypatch.setattr("collegium.cli.node.look", lambda _: status)
     assert monitor.check(alone).code == code
 
     monkeypatch.setattr(checks, "running", lambda _: 1)
-    monkeypatch.setattr(checks, "hanging", lambda _: ("", ""))
+    monkeypatch.setattr(checks, "silent", lambda _: (OK, "", ""))
     monkeypatch.setattr("collegium.node.control.client.Client.status", lambda _: status)
     (check, _) = checks._daemon(alone)
     assert (check.verdict, check.found, check.advice) == (verdict, words, "Do it.")

@@ -1,6 +1,9 @@
 """The client over a real Unix socket, and what it says when nobody listens."""
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,12 +14,14 @@ import trio
 from hypercorn.config import Config as ServerConfig
 from hypercorn.trio import serve
 
+from collegium.cli.monitor import WARNING, silent
 from collegium.crypto.errors import OperatorError, RefusedError, UnreachableError, UsageError
+from collegium.node.control import process
 from collegium.node.control.app import build
-from collegium.node.control.client import Client, HangsError, error_of
+from collegium.node.control.client import BusyError, Client, HangsError, error_of
 from collegium.node.home import hold
 
-from ...waiting import LIMIT
+from ...waiting import LIMIT, wait_for
 
 if TYPE_CHECKING:
     from .conftest import FakeDaemon
@@ -107,7 +112,9 @@ def test_a_daemon_that_hangs_is_named_by_its_pid(daemon: "FakeDaemon") -> None:
 def test_a_read_waits_for_a_daemon_only_while_it_answers_something(
     daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collegium.node.control.client.BUSY", 0.3)
+    monkeypatch.setattr("collegium.node.control.client.BUSY", 0.2)
+    monkeypatch.setattr("collegium.node.control.client.SILENT", 0.3)
+    monkeypatch.setattr("collegium.node.control.process.LEAST", 60.0)  # this process holds the directory, and works
     with hold(daemon.home), socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(daemon.home.socket))
         listener.listen()
@@ -122,8 +129,9 @@ def test_a_read_waits_for_a_daemon_only_while_it_answers_something(
 def test_a_command_to_a_daemon_that_hangs_ends_soon_and_says_that_it_may_be_done(
     daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("BUSY", "SOON"):
+    for name in ("BUSY", "SOON", "SILENT"):
         monkeypatch.setattr(f"collegium.node.control.client.{name}", 0.2)
+    monkeypatch.setattr("collegium.node.control.process.LEAST", 60.0)
     with hold(daemon.home), socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(daemon.home.socket))
         listener.listen()
@@ -132,6 +140,41 @@ def test_a_command_to_a_daemon_that_hangs_ends_soon_and_says_that_it_may_be_done
             with pytest.raises(HangsError, match="hangs: it does not answer") as raised:
                 ask()
             assert "it may do what was asked" in raised.value.advice
+
+
+def test_a_daemon_that_works_is_busy_and_does_not_hang(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with much other work: nobody is told to kill it, and who reads waits on."""
+    for name in ("BUSY", "SOON"):
+        monkeypatch.setattr(f"collegium.node.control.client.{name}", 0.1)
+    monkeypatch.setattr("collegium.node.control.process.LEAST", 0.0)
+    with hold(daemon.home), socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(daemon.home.socket))
+        listener.listen()
+        with pytest.raises(BusyError, match=r"pid \d+\) is busy") as raised:
+            Client(daemon.home).probe()
+        assert "kill" not in raised.value.advice
+        code, why, advice = silent(daemon.home)
+        assert (code, "busy" in why, "kill" in advice) == (WARNING, True, False)
+        with pytest.raises(UnreachableError, match=r"does not answer within 0\.5 s") as waited:
+            Client(daemon.home, timeout=0.5).status()
+        assert not isinstance(waited.value, HangsError)
+
+
+def test_a_process_that_has_a_processor_works_and_one_that_sleeps_or_is_stopped_does_not() -> None:
+    with subprocess.Popen([sys.executable, "-c", "print(1, flush=True)\nwhile True: pass"], stdout=-1) as works:
+        assert works.stdout is not None
+        works.stdout.read(1)
+        before = process.look(works.pid)
+        wait_for(lambda: process.look(works.pid).works_since(before), lambda: str(process.look(works.pid)))
+        works.send_signal(signal.SIGSTOP)
+        wait_for(lambda: process.look(works.pid).stopped, lambda: str(process.look(works.pid)))
+        assert not process.look(works.pid).works_since(before)
+        works.kill()
+    with subprocess.Popen(["sleep", "60"]) as sleeps:
+        before = process.look(sleeps.pid)
+        assert not process.look(sleeps.pid).works_since(before)
+        sleeps.kill()
+    assert process.look(0) == process.Look("", 0.0)
 
 
 def test_a_read_that_takes_long_is_waited_for(daemon: "FakeDaemon", monkeypatch: pytest.MonkeyPatch) -> None:
