@@ -126,7 +126,7 @@ def create(
         console.print(
             f"Next: sign it yourself (`collegium charter sign{own}`), and send the signed file to every member."
         )
-        console.print(elsewhere("Each runs `collegium charter sign FILE` and sends its own copy back to you."))
+        console.print(elsewhere(f"Each runs `collegium charter sign {path.name}` and sends its own copy back to you."))
 
     for warning in drawn.warnings:
         say(f"warning: {warning}")

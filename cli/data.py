@@ -29,7 +29,9 @@ app.command("init")(init)
 
 @app.command("check")
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that holds dataset.toml.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="The folder that holds dataset.toml [the home's].")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if there is any warning.")] = False,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw each tabular column by label there.")
@@ -51,6 +53,7 @@ def check(
     if plot is not None:
         check_picture(plot, ".png", force=force)
     federation = _federation(home)
+    folder = folder or _own_folder(home)
     data = load(folder, tolerant=True)
     if federation is not None:
         _compare(*federation, folder, data)
@@ -70,6 +73,17 @@ def check(
         raise typer.Exit(3)
     if strict and summary["warnings"]:
         raise typer.Exit(1)
+
+
+def _own_folder(home: Path | None) -> Path:
+    """Return the data folder of a node's directory. Raises UsageError if it names none."""
+    from ..node.home import config as settings
+
+    config = existing_home(home).config
+    folder = settings.load(config).data.path
+    if folder is None:
+        raise UsageError(f"{config} names no data folder", "Name the folder that holds dataset.toml.")
+    return folder
 
 
 def _federation(home: Path | None) -> "tuple[Home, Charter] | None":
@@ -262,4 +276,4 @@ def import_(
     rows = [(institution, str(folder)) for institution, folder in made]
     emit(result, as_json, lambda console: table(console, ("institution", "folder"), rows, empty=""))
     if not as_json:
-        say("Look at each with `collegium data check FOLDER`.")
+        say(f"Look at each, beginning with `collegium data check {made[0][1]}`.")

@@ -73,7 +73,8 @@ def invite(
             console.print(invitation["text"], soft_wrap=True)
             say(f"invitation {invitation['invitation']}, good until {invitation['expires']}")
         say(f"it leads to {', '.join(invitation['addresses'])}")
-        say(elsewhere("The institution runs: collegium join FILE-OR-TEXT"))
+        what = "TEXT, with the text above" if out is None else out.name
+        say(elsewhere(f"The institution runs: collegium join {what}"))
 
     emit(invitation, as_json, people)
 

@@ -183,7 +183,7 @@ def statement(
     value = WithdrawalStatement(charter.federation, identity.public_key, "all", "refold", through)
     write_new(out, [(sign(identity, value).wire.hex() + "\n").encode()], force=force)
     result = {"statement": str(out), "key": identity.public_key.hex(), "through": through}
-    text = elsewhere(f"written to {out}; a member carries it: collegium unlearn carry FILE")
+    text = elsewhere(f"written to {out}; a member carries it: collegium unlearn carry {out.name}")
     emit(result, as_json, lambda console: console.print(text))
 
 

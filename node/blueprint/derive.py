@@ -53,7 +53,8 @@ def model_toml(folders: Sequence[Path]) -> str:
     if not folders:
         raise UsageError("no data folder", "Name at least one.")
     lines = [
-        "# The model of a federation; docs/models.md explains every key. Then: collegium charter create --model FILE",
+        "# The model of a federation; docs/models.md explains every key. Edit it, rehearse it (`collegium rehearse`,",
+        "# with this file), and found with it (`collegium charter found` or `create`, with this file as --model).",
         "[model]",
         f"hidden = {HIDDEN}",
         "backbone = 0                # where tasks share a lot: the width of its middle, 16 say",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def dataset_toml(proposal: Proposal, folder: Path, *, salt: str) -> str:
     """Return the file. `salt` is of the split."""
     persons = proposal.persons
     lines = [
-        "# Written by `collegium data init`; docs/data.md explains every key. Then: collegium data check FOLDER",
+        "# Written by `collegium data init`; docs/data.md explains every key. Then:",
+        f"#     collegium data check {shlex.quote(str(folder)) if str(folder).isprintable() else 'FOLDER'}",
         "# Bounds, levels and classes are what you state, not what the data hold, and the same in every school of a",
         "# federation. Round numbers that are wide enough for any student of any year reveal nothing of yours.",
         "format = 1",

@@ -217,7 +217,7 @@ def _learner(live: Live) -> list[Note]:
                 NoteKind.STUDENTS_LEFT_OUT,
                 f"{counted(live.learner_left_out, 'student is', 'students are')} left out of training: a cell of theirs"
                 " cannot be used.",
-                "node.log has the places, `collegium data check FOLDER` all of them.",
+                "node.log has the places, `collegium data check` all of them.",
             )
         )
     shown += live.learner_warnings

@@ -94,7 +94,7 @@ def test_a_folder_is_held_to_the_charter_of_the_home(
     assert made.code == 0, made.err
     config = home / "config.toml"
     config.write_text(config.read_text().replace('policy = "dp"', 'policy = "open"'))
-    fine = run("data", "check", school, "--home", home)
+    fine = run("data", "check", "--home", home)  # its own folder
     assert (fine.code, "can train on this folder" in fine.out) == (0, True), fine.err
 
     for old, new, message in (
