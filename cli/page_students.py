@@ -50,13 +50,13 @@ class PageStudents:
         """Return what the withdrawal of these updates costs, in sentences."""
         return removal.lines(removal.price(self._home, updates, quiet=True))
 
-    def forget(self, ids: Sequence[str], tell: Callable[[str], None]) -> "list[Receipt]":
+    def forget(self, ids: Sequence[str], tell: Callable[[str], None], at_most: int | None) -> "list[Receipt]":
         """Leave students out, withdraw what saw them, wait for the certificate, and make a receipt for each."""
         from ..node.control.client import Client
 
         client, names = Client(self._home), list(ids)
         looks = {name: student.look_for(client, self._home, name) for name in names}
-        student.forget(client, self._home, names, looks, WAIT, tell)
+        student.forget(client, self._home, names, looks, WAIT, tell, at_most=at_most)
         return [self._receipt(name, known=bool(looks[name]["in_data"] or looks[name]["drawn"])) for name in names]
 
     def _receipt(self, name: str, *, known: bool) -> "Receipt":

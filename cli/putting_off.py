@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from ..node.control.client import Client
     from ..node.control.replies import StudentsLook
     from ..node.home import Home
+    from ..node.home.timetable import Timetable
 
 FARTHEST = 366  # days ahead
-EARLY = (
-    "If no more than {rounds} rounds are left before these updates leave the federation's refold horizon, they are"
-    " withdrawn then, before that time."
-)
+EARLY = "If they would be too old to be withdrawn by then (beyond the refold horizon), they are withdrawn earlier."
+SOON = "They are nearly too old to be withdrawn (beyond the refold horizon): they are withdrawn in a moment."
 
 
 def time_of(place: "Home", at: str | None, scheduled: bool) -> int | None:
@@ -54,81 +53,89 @@ def _told(text: str) -> int:
 
 def words(at: float) -> str:
     """Return a Unix time in this machine's zone."""
-    return f"{datetime.fromtimestamp(at).astimezone():%a %Y-%m-%d %H:%M:%S %Z}"
+    return f"{datetime.fromtimestamp(at).astimezone():%a %Y-%m-%d %H:%M %Z}"
 
 
 def tell_choices(place: "Home", client: "Client", look: "StudentsLook") -> None:
-    """Say what there is besides withdrawing now, to an operator who is asked."""
+    """Say what there is besides withdrawing now, to an operator who is asked to do that."""
     from ..node.home import config as settings
     from ..node.home.timetable import timetable
 
     fixed = timetable(settings.load(place.config).unlearning.schedule)
-    later = f" ({words(fixed.next(datetime.now()).timestamp())})" if fixed is not None else ""
-    waiting = client.withdrawals()["scheduled"]
-    say("What there is:")
-    say("  now: withdraw and fold again at once. The others see that updates were withdrawn, and when.")
+    name, when = ("--scheduled", f" ({_next(fixed)})") if fixed is not None else ("--at TIME", "")
+    say("Other ways than to withdraw now:")
     say(
-        f"  {'--scheduled' if fixed is not None else '--at TIME'}{later}: leave the student out now, and withdraw then,"
-        " with all others that wait for that time: one batch opens no more recovery rounds than one student does."
-        f" {_waiting(waiting)}"
+        f"  {name}: leave them out now, and withdraw then{when}. All that wait for one time open the recovery rounds"
+        " once."
     )
     say("  --no-retrain, with any of them: pause this node's training with the withdrawal, until `node resume`.")
+    if waiting := client.withdrawals()["scheduled"]:
+        say("To come: " + "; ".join(f"{counted(b['students'], 'student')}, {b['local']}" for b in waiting) + ".")
     if look["scheduled"]:
-        say(f"A withdrawal is to come at {', '.join(map(words, look['scheduled']))}: what you choose now replaces it.")
+        say(
+            f"Their withdrawal is to come, {', '.join(map(words, look['scheduled']))}: what you choose now replaces it."
+        )
 
 
-def _waiting(waiting: Any) -> str:
-    if not waiting:
-        return "Nothing waits so far."
-    return "To come: " + "; ".join(f"{counted(b['students'], 'student')} at {b['local']}" for b in waiting) + "."
+def _next(fixed: "Timetable") -> str:
+    return words(fixed.next(datetime.now()).timestamp())
 
 
-def question(look: "StudentsLook", count: int, at: int) -> str:
+def question(look: "StudentsLook", students: int, at: int) -> str:
     """Return the question to confirm."""
-    who = "this student" if count == 1 else f"these {count} students"
+    who = "this student" if students == 1 else f"these {students} students"
     updates = look["would_withdraw"]
-    what = (
-        f"withdraw the {counted(updates, 'update')} that saw them"
-        if updates
-        else "do nothing more (no update saw them)"
-    )
-    return f"Train without {who} from now on, and {what} at {words(at)}?"
+    what = f"withdraw the {counted(updates, 'update')} that saw them on {words(at)}" if updates else "no more"
+    why = "" if updates else " (no update saw them)"
+    return f"Train without {who} from now on, and {what}{why}?"
 
 
-def put_off(client: "Client", ids: list[str], at: int, *, pause: bool, as_json: bool) -> None:
-    """Leave students out now, and let the daemon withdraw at that time."""
+def put_off(
+    client: "Client",
+    students: list[list[str]],
+    at: int,
+    option: str,
+    *,
+    pause: bool,
+    at_most: int | None,
+    as_json: bool,
+) -> None:
+    """Leave students out now, each by all its ids, and let the daemon withdraw at that time.
+
+    `option` named the time. Raises RefusedError, and changes nothing, if it is more than `at_most` updates.
+    """
+    who = "this student" if len(students) == 1 else "these students"
     try:
-        sent = client.put_students_off(at, pause, *ids)
+        sent = client.put_students_off(at, *students, pause=pause, at_most=at_most)
     except UnreachableError as error:
         raise UnreachableError(
             error.message,
-            f"{error.advice} It may have left {'this student' if len(ids) == 1 else 'these students'} out already, and"
-            " noted no withdrawal yet: give the same command again when the daemon answers.",
+            f"{error.advice} It may have left {who} out already, and noted no withdrawal yet: when the daemon answers,"
+            " give the same command again, or take it back by `collegium unlearn cancel ID`.",
         ) from error
     answer: dict[str, Any] = {**sent, "at": datetime.fromtimestamp(at).astimezone().isoformat(), "pauses": pause}
+    updates, with_others = sent["will_withdraw"], sent["with_others"]
+    together = f", with those of {counted(with_others, 'other student')}" if with_others else ""
     lines = [
-        f"left out from now on; {counted(sent['will_withdraw'], 'update')} will be withdrawn at {words(at)}"
-        + (f", with {counted(sent['with_others'], 'other request')}" if sent["with_others"] else "")
+        f"Left out from now on. {counted(updates, 'update')} that saw {who} will be withdrawn on {words(at)}{together}."
+        if updates
+        else f"Left out from now on. No update saw {who}: none will be withdrawn."
     ]
     if pause:
         lines.append("Training is paused then, until `collegium node resume`.")
     if sent["rounds_left"] is not None:
-        lines.append(EARLY.format(rounds=sent["rounds_left"]) if sent["rounds_left"] else _soon())
+        lines.append(EARLY if sent["rounds_left"] else SOON)
     if sent["beyond_refold_horizon"]:
         lines.append(f"{sent['beyond_refold_horizon']} more are beyond the refold horizon and stay in the model.")
     lines += [
         f"{number} more are in force under the former key {key[:16]}, which the key in use cannot withdraw."
         for key, number in sent["under_former_keys"].items()
     ]
-    lines.append(
-        "Until then: `collegium unlearn cancel ID` takes it back; the same command without --at does it now. After it:"
-        " the same command with --out writes the receipt."
-    )
+    lines += [
+        f"Before that: `collegium unlearn cancel ID` takes it back; the same command without {option} withdraws now.",
+        f"After it: the same command with --out FILE in place of {option} writes the receipt.",
+    ]
     emit(answer, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))
-
-
-def _soon() -> str:
-    return "These updates are about to leave the federation's refold horizon: they are withdrawn in a moment."
 
 
 def cancel(
@@ -139,23 +146,25 @@ def cancel(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take back withdrawals that were put off (`unlearn subject --at`), before their time.
+    """Take back withdrawals that are to come (`unlearn subject --at`), before their time.
 
-    Their updates stay in the shared model, and who was left out by the request alone is trained on again.
+    The shared model keeps the updates that saw these students, and they are trained on again, unless they were left out
+    before. One of a student's ids is enough: what --also named with it is taken back, too.
     """
     from ..node.control.client import Client
     from .student import given_ids
 
     client, ids = Client(existing_home(home)), given_ids(students)
     client.status()  # before the operator is asked
-    who = "this student" if len(ids) == 1 else f"these {len(ids)} students"
-    confirm(f"Keep the updates that saw {who}, and train on them again?", yes)
+    which = "the withdrawal" if len(ids) == 1 else f"the withdrawals of these {len(ids)} ids"
+    who = "the student, who is" if len(ids) == 1 else "the students, who are"
+    confirm(f"Take back {which} that was to come? The model keeps what it learned from {who} trained on again.", yes)
     done = client.cancel_students(*ids)
-    lines = [
-        f"{counted(done['cancelled'], 'request')} taken back; {counted(done['readmitted'], 'student')} trained on again"
-    ]
+    lines = [f"{counted(done['cancelled'], 'withdrawal is', 'withdrawals are')} taken back."]
+    if back := done["readmitted"]:
+        lines.append(f"{counted(back, 'student is', 'students are')} trained on again.")
     if stay := done["cancelled"] - done["readmitted"]:
-        lines.append(f"{counted(stay, 'student')} had been left out before the request, and stays so.")
+        lines.append(f"{counted(stay, 'student was', 'students were')} left out before that already: no change.")
     if left := sum(batch["students"] for batch in client.withdrawals()["scheduled"]):
-        lines.append(f"Still to come, other spellings (--also) counted: {counted(left, 'student')} (`unlearn status`).")
+        lines.append(f"Still to come: {counted(left, 'student')} (`collegium unlearn status`).")
     emit(done, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))

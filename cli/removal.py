@@ -68,28 +68,18 @@ def lines(cost: Price) -> list[str]:
     for task in cost["quality"]:
         metric = METRICS.get(task["metric"], task["metric"])
         values = [f"{value:.3f}" if value is not None else "undefined" for value in (task["now"], task["without"])]
-        sentences.append(
-            f"{task['task']}: {metric} {values[0]} now, {values[1]} without them, on {task['held_out']}"
-            " held-out students here. For this institution alone."
-        )
+        held_out = counted(task["held_out"], "held-out student")
+        sentences.append(f"{task['task']}: {metric} {values[0]} now, {values[1]} without them ({held_out} here).")
     if cost["not_measured"] is not None:
         sentences.append(f"What it costs the shared model is not measured: {cost['not_measured']}.")
     for line in cost["retraining"]:
         budget = "no bound" if line["epsilon_budget"] is None else f"{line['epsilon_budget']:g}"
-        enough = line["rounds"] >= RECOVERY_ROUNDS
-        fits = "the budget has it" if enough else f"the budget has {line['rounds']} of {RECOVERY_ROUNDS}"
+        fits = "" if line["rounds"] >= RECOVERY_ROUNDS else f" The budget has {line['rounds']} of {RECOVERY_ROUNDS}."
         sentences.append(
-            f"Training again in {RECOVERY_ROUNDS} recovery rounds, with fresh draws and noise, is charged to"
-            f" {line['modality']}: ε {spent.shown(line['epsilon_now'])} now, {spent.shown(line['epsilon_then'])} after"
-            f" {line['rounds']} rounds, of {budget}; {fits}."
+            f"The recovery rounds cost this node's {line['modality']}: ε {spent.shown(line['epsilon_now'])} now,"
+            f" {spent.shown(line['epsilon_then'])} after them, of {budget}.{fits}"
         )
-    sentences += others(cost["others"])
-    if cost["retraining"]:
-        sentences.append(
-            "To withdraw and not train again: --no-retrain. Several students in one command, or at one time (--at),"
-            " open no more recovery rounds than one."
-        )
-    return sentences
+    return sentences + others(cost["others"])
 
 
 def show_others(cost: "CostToOthers") -> None:
@@ -109,8 +99,8 @@ def others(cost: "CostToOthers") -> list[str]:
     who = "The other member" if cost["members"] == 1 else f"Each of the {cost['members']} other members"
     bytes_read = size(sum(part["bytes"] for part in cost["refold"]))
     return [
-        f"{who} folds {', '.join(parts)} again ({bytes_read} of updates on its disk). In the {cost['recovery_rounds']}"
-        f" recovery rounds it fetches about {size(cost['recovery_bytes'])} of updates, and pays in ε if it trains."
+        f"{who} folds {', '.join(parts)} again ({bytes_read} of updates on its disk), and fetches about"
+        f" {size(cost['recovery_bytes'])} of updates in the recovery rounds."
     ]
 
 

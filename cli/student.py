@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         """What is known of students, and why no update would be withdrawn."""
 
         why_none: str | None
+
+
+T = TypeVar("T")
 
 
 def subject(
@@ -92,24 +95,43 @@ def subject(
         files = [out, *(out.with_name(f"{out.name}.{number}") for number in range(2, len(ids) + 1))]
         for file in files:
             check_new(file or out, force=force)
-    together = looks[ids[0]] if len(ids) == 1 else look_for(client, place, *ids)
+    each = by_student(ids, ids_given, exactly=exactly)
     cost: removal.Price | None = None
-    if together["would_withdraw"] and (measure or (measure is None and not yes and sys.stdin.isatty())):
-        cost = removal.price(place, set(map(bytes.fromhex, together["updates"])), quiet=as_json)
-        removal.show(cost)
-    for number, name in enumerate(ids if len(ids) > 1 else (), 1):
-        say(f"id {number} of {len(ids)}: {seen_by(looks[name])}")
-    if together["would_withdraw"] and when is None and not yes and sys.stdin.isatty():
-        putting_off.tell_choices(place, client, together)
+    asked_at_terminal = not yes and sys.stdin.isatty()
+
+    def ask() -> int:
+        """Say the price, and ask; return the number of updates that it was about."""
+        nonlocal cost
+        together = look_for(client, place, *ids)
+        if together["would_withdraw"] and (measure or (measure is None and asked_at_terminal)):
+            cost = removal.price(place, set(map(bytes.fromhex, together["updates"])), quiet=as_json)
+            removal.show(cost)
+        for number, name in enumerate(ids if len(ids) > 1 else (), 1):
+            say(f"id {number} of {len(ids)}: {seen_by(looks[name])}")
+        if together["would_withdraw"] and when is None and asked_at_terminal:
+            putting_off.tell_choices(place, client, together)
+        confirm(question(together, len(ids)) if when is None else putting_off.question(together, len(each), when), yes)
+        return together["would_withdraw"]
+
     if when is not None:
-        confirm(putting_off.question(together, len(ids), when), yes)
-        putting_off.put_off(client, ids, when, pause=no_retrain, as_json=as_json)
+        option = "--scheduled" if scheduled else "--at"
+        at_the_price(
+            client,
+            ids,
+            ask,
+            lambda at_most: putting_off.put_off(
+                client, each, when, option, pause=no_retrain, at_most=at_most, as_json=as_json
+            ),
+            yes=yes,
+        )
         return
-    confirm(question(together, len(ids)), yes)
-    if no_retrain:
-        client.set_paused(on=True)
-        say("Training is paused until `collegium node resume`.")
-    sent = forget(client, place, ids, looks, wait)
+    sent = at_the_price(
+        client,
+        ids,
+        ask,
+        lambda at_most: forget(client, place, ids, looks, wait, pause=no_retrain, at_most=at_most),
+        yes=yes,
+    )
     done = [
         _with_receipt(place, name, looks[name], sent, file, force=force) | {"price": cost}
         for name, file in zip(ids, files, strict=True)
@@ -120,6 +142,41 @@ def subject(
         lines += [f"id {number} of {len(done)}:"] if len(done) > 1 else []
         lines += _result_lines(forgotten)
     emit(answer, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))
+
+
+def at_the_price(
+    client: "Client", ids: list[str], ask: Callable[[], int], do: Callable[[int | None], T], *, yes: bool
+) -> T:
+    """Ask, then do it for no more updates than were asked about; if there are more by then, ask once again.
+
+    The federation goes on while the question stands. The second question says so, and its answer holds for what comes
+    meanwhile: rounds may close faster than anybody reads. With `yes` nothing was asked, and nothing is compared.
+    """
+    asked = ask()
+    try:
+        return do(None if yes else asked)
+    except RefusedError:
+        now = client.look_for_students(*ids)["would_withdraw"]
+        if yes or now <= asked:
+            raise
+    say(
+        f"Nothing was done: while you were asked, the price rose from {counted(asked, 'update')} to {now}. It may rise"
+        " with every round. If you agree this time, all that saw them by then are withdrawn."
+    )
+    ask()
+    return do(None)
+
+
+def by_student(ids: list[str], ids_given: list[str], *, exactly: bool) -> list[list[str]]:
+    """Return the ids of each student: beside one given id all are of one student, else those that are spelt alike."""
+    from ..node.data.spelling import near as form
+
+    if len(ids_given) == 1:
+        return [ids]
+    students: dict[str, list[str]] = {}
+    for name in ids:
+        students.setdefault(name if exactly else form(name), []).append(name)
+    return list(students.values())
 
 
 def given_ids(students: list[str]) -> list[str]:
@@ -207,7 +264,7 @@ def question(look: "Known", count: int) -> str:
     if not updates:
         why = f" ({look['why_none']})" if count == 1 and look["why_none"] else ""
         return f"No update saw {who}{why}, none is withdrawn; train without them from now on?"
-    what = f"Withdraw the {updates} updates that saw {who}{may}, of {all_updates} of this node,"
+    what = f"Withdraw the {counted(updates, 'update')} that saw {who}{may}, of {all_updates} of this node,"
     return f"{what} and train without them from now on? {recovery_price()}"
 
 
@@ -218,17 +275,23 @@ def forget(
     looks: "dict[str, Known]",
     wait: float,
     say: Callable[[str], None] = say,
+    *,
+    pause: bool = False,
+    at_most: int | None = None,
 ) -> "StudentsForgotten":
     """Leave all out, withdraw what saw any of them in one go, and wait until hosts certified states without it.
 
-    `say` is called with its progress, in sentences without an id.
+    `say` is called with its progress, in sentences without an id. `pause`: pause training with it. Raises RefusedError,
+    and changes nothing, if it is more than `at_most` updates.
     """
     for name in ids:
         _tell_unknown(looks[name], say)
-    sent = client.forget_students(*ids)
+    sent = client.forget_students(*ids, pause=pause, at_most=at_most)
+    if pause:
+        say("Training is paused until `collegium node resume`.")
     who = "this student" if len(ids) == 1 else f"any of these {len(ids)} ids"
     if count := sent["withdrawn_updates"] + sent["remaining"]:
-        say(f"{count} updates saw {who} and are being withdrawn.")
+        say(f"{counted(count, 'update')} saw {who} and {'is' if count == 1 else 'are'} being withdrawn.")
     else:
         why = looks[ids[0]]["why_none"] if len(ids) == 1 else None
         say(f"0 updates saw {who}: {why or 'those that saw them were withdrawn before'}.")

@@ -226,7 +226,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
                 w["what"],
                 c["component"],
                 c["generation"],
-                f"{c['attested']} of {c['needed']}" if not c["certified"] else "certified",
+                c["label"],
                 c["blobs_to_erase"],
                 c["updates_beyond_refold_horizon"],
             )

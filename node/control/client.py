@@ -232,20 +232,27 @@ class Client:
         """Return what is known here of students, and which updates would be withdrawn; nothing is changed."""
         return cast("StudentsLook", self._call("POST", "/unlearn/look", {"subjects": subjects}, timeout=DIAL_TIMEOUT))
 
-    def put_students_off(self, at: int, pause: bool, *subjects: str) -> "StudentsPutOff":
-        """Leave students out, and withdraw the updates that saw any of them at a Unix time; `pause` training then."""
-        body = {"subjects": subjects, "at": at, "pause": pause}
+    def put_students_off(
+        self, at: int, *students: Sequence[str], pause: bool = False, at_most: int | None = None
+    ) -> "StudentsPutOff":
+        """Leave students out, each by all its ids, and withdraw the updates that saw any of them at a Unix time.
+
+        `pause` training then. Raises RefusedError, and changes nothing, if that would be more than `at_most` updates.
+        """
+        body = {"students": students, "at": at, "pause": pause, "at_most": -1 if at_most is None else at_most}
         return cast("StudentsPutOff", self._call("POST", "/unlearn/schedule", body, timeout=DIAL_TIMEOUT))
 
     def cancel_students(self, *subjects: str) -> "Cancelled":
-        """Take back the withdrawals that are to come for students."""
+        """Take back the withdrawals that are to come for students, for all their ids."""
         return cast("Cancelled", self._call("POST", "/unlearn/cancel", {"subjects": subjects}, timeout=DIAL_TIMEOUT))
 
-    def forget_students(self, *subjects: str) -> "StudentsForgotten":
-        """Leave students out, and withdraw the updates that saw any of them, all at once."""
-        return cast(
-            "StudentsForgotten", self._call("POST", "/unlearn/students", {"subjects": subjects}, timeout=DIAL_TIMEOUT)
-        )
+    def forget_students(self, *subjects: str, pause: bool = False, at_most: int | None = None) -> "StudentsForgotten":
+        """Leave students out, and withdraw the updates that saw any of them, all at once; `pause` training with it.
+
+        Raises RefusedError, and changes nothing, if that would be more than `at_most` updates.
+        """
+        body = {"subjects": subjects, "pause": pause, "at_most": -1 if at_most is None else at_most}
+        return cast("StudentsForgotten", self._call("POST", "/unlearn/students", body, timeout=DIAL_TIMEOUT))
 
     def resume_training(self) -> "TrainingResumed":
         """Say that everybody who was removed before is left out again; returns whether nothing was trained till now."""

@@ -1,7 +1,7 @@
 """The control API's interface to a running daemon, and the facts that it takes for the views."""
 
 import shutil
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 from ...protocol.charter import Charter
@@ -165,8 +165,8 @@ class Daemon(Protocol):
         """Leave students out from now on; return the updates that used their data."""
         ...
 
-    def put_off(self, at: int, pause: bool, /, *subjects: str) -> Awaitable[Seen]:
-        """Leave students out from now on, and withdraw the updates that used their data at a Unix time."""
+    def put_off(self, at: int, pause: bool, /, *students: Sequence[str]) -> Awaitable[Seen]:
+        """Leave students out from now on, each by all its ids; withdraw what used their data at a Unix time."""
         ...
 
     def cancel(self, *subjects: str) -> Awaitable[tuple[int, int]]:

@@ -12,6 +12,7 @@ from .client import VERSION
 
 _TEXT, _WHOLE, _FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
 _TEXTS = {"type": "array", "items": _TEXT}
+_LISTS = {"type": "array", "items": _TEXTS}
 _LIMITS = {"since": {**_WHOLE, "minimum": 0, "maximum": 2**40}, "limit": {**_WHOLE, "minimum": 0, "maximum": 1000}}
 _LOCAL = {**_WHOLE, "minimum": 0, "maximum": 1}
 _DAYS = {**_WHOLE, "minimum": 1, "maximum": 365}
@@ -74,10 +75,10 @@ _OTHERS = (
     Endpoint("POST", "/unlearn/carried", "Carry a withdrawal", replies.WithdrawalCarried, {"statement": _TEXT},
              status=202),
     Endpoint("POST", "/unlearn/look", "Look for students", replies.StudentsLook, {"subjects": _TEXTS}),
-    Endpoint("POST", "/unlearn/students", "Remove students", replies.StudentsForgotten, {"subjects": _TEXTS},
-             status=202),
+    Endpoint("POST", "/unlearn/students", "Remove students", replies.StudentsForgotten,
+             {"subjects": _TEXTS, "pause": _FLAG, "at_most": _WHOLE}, status=202),
     Endpoint("POST", "/unlearn/schedule", "Remove students, and withdraw at a time", replies.StudentsPutOff,
-             {"subjects": _TEXTS, "at": _WHOLE, "pause": _FLAG}, status=202),
+             {"students": _LISTS, "at": _WHOLE, "pause": _FLAG, "at_most": _WHOLE}, status=202),
     Endpoint("POST", "/unlearn/cancel", "Take back a withdrawal to come", replies.Cancelled, {"subjects": _TEXTS},
              status=202),
     Endpoint("POST", "/unlearn/settled", "Whether updates count no more", replies.Settled, {"updates": _TEXTS}),

@@ -86,7 +86,7 @@ def _node(context: Context, status: NodeStatus) -> Iterator[Metric]:
     yield _labelled("collegium_findings", "Notes of `collegium node status`.", names, list(counts.items()))
     withdrawals = views.unlearn(context)["withdrawals"]
     unsettled = sum(
-        not (part["certified"] and not part["blobs_to_erase"]) for w in withdrawals for part in w["components"]
+        not (part["settled"] and not part["blobs_to_erase"]) for w in withdrawals for part in w["components"]
     )
     yield _one("collegium_withdrawals", "Withdrawals in the ledger.", len(withdrawals))
     yield _one("collegium_withdrawals_unsettled", "Of them, by component: not yet certified or erased.", unsettled)

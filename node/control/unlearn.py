@@ -12,7 +12,7 @@ from ...protocol import schema
 from ...protocol.records import GENESIS, MAX_UPDATES, MODES
 from .. import views
 from ..core import motions
-from ..core.events import Carry, ProposeMotion, RequestWithdrawal, ResumeTraining
+from ..core.events import Carry, ProposeMotion, RequestWithdrawal, ResumeTraining, SetPaused
 from ..data.spelling import clean
 from ..home.scheduled import FAR
 from ..unlearning.requests import (
@@ -28,7 +28,8 @@ from ..unlearning.requests import (
     update_authors,
     updates_ahead,
 )
-from .answers import answering, body_of
+from ..words import counted
+from .answers import Body, answering, body_of
 from .facts import Daemon, context_of
 from .replies import (
     Cancelled,
@@ -64,6 +65,18 @@ def routes(daemon: Daemon) -> list[Route]:
         reply: WithdrawalAsked = {"submitted": True, "signing": daemon.core.signing, "recorded": recorded}
         return JSONResponse(reply, 202)
 
+    async def check_price(body: Body, subjects: list[str]) -> None:
+        """Refuse, before any change, to withdraw more updates than the operator was asked about; -1: nobody was."""
+        at_most = int(str(body["at_most"]))
+        if at_most < 0:
+            return
+        now = len(sought_updates(daemon.core, await daemon.look(*subjects)).whole)
+        if now > at_most:
+            raise RefusedError(
+                f"the price rose: {counted(now, 'update')} would be withdrawn now, {at_most} when it was asked",
+                "Nothing was done. Look at the price again.",
+            )
+
     async def look(request: Request) -> Response:
         seen = await daemon.look(*await _students(request))
         sought = sought_updates(daemon.core, seen)
@@ -87,11 +100,12 @@ def routes(daemon: Daemon) -> list[Route]:
         return JSONResponse(reply)
 
     async def put_off(request: Request) -> Response:
-        body = await body_of(request, {"subjects": list, "at": int, "pause": bool})
-        at, subjects = int(str(body["at"])), _subjects(body["subjects"])
+        body = await body_of(request, {"students": list, "at": int, "pause": bool, "at_most": int})
+        at, students = int(str(body["at"])), _by_student(body["students"])
         if not 0 < at < FAR:
             raise UsageError(f"there is no time {at}", "Give a Unix time, in seconds.")
-        seen = await daemon.put_off(at, bool(body["pause"]), *subjects)
+        await check_price(body, [subject for ids in students for subject in ids])
+        seen = await daemon.put_off(at, bool(body["pause"]), *students)
         sought = sought_updates(daemon.core, seen)
         reply: StudentsPutOff = {
             "excluded": True,
@@ -101,7 +115,7 @@ def routes(daemon: Daemon) -> list[Route]:
             "will_withdraw": len(sought.whole),
             "of_unknown_students": sum(update in seen.unknown for update in sought.whole),
             **sought.out_of_reach,
-            "with_others": max(0, sum(request.at == at for request in daemon.scheduled) - len(subjects)),
+            "with_others": max(0, len({r.student for r in daemon.scheduled if r.at == at}) - len(students)),
             "rounds_left": rounds_in_reach(daemon.core, sought.whole),
         }
         return JSONResponse(reply, 202)
@@ -112,7 +126,12 @@ def routes(daemon: Daemon) -> list[Route]:
         return JSONResponse(reply, 202)
 
     async def students(request: Request) -> Response:
-        seen = await daemon.exclude(*await _students(request))
+        body = await body_of(request, {"subjects": list, "pause": bool, "at_most": int})
+        subjects = _subjects(body["subjects"])
+        await check_price(body, subjects)
+        if body["pause"]:
+            daemon.submit(SetPaused(True))
+        seen = await daemon.exclude(*subjects)
         sought = sought_updates(daemon.core, seen)
         gone = sought.whole[: withdrawal.MAX_AT_A_HEIGHT * MAX_UPDATES]  # of more at one height the ledger takes none
         if gone and not daemon.core.signing:
@@ -216,6 +235,13 @@ def routes(daemon: Daemon) -> list[Route]:
 
 async def _students(request: Request) -> list[str]:
     return _subjects((await body_of(request, {"subjects": list}))["subjects"])
+
+
+def _by_student(value: object) -> list[list[str]]:
+    """Read the ids of each student."""
+    if not isinstance(value, list) or not value:
+        raise UsageError("no students: a list of lists of ids is wanted", "Name at least one.")
+    return list(map(_subjects, value))
 
 
 def _subjects(value: object) -> list[str]:

@@ -21,18 +21,18 @@ RESTORE = "Restore a backup of it: it says which updates are to be withdrawn."
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """One student's request: withdraw these `updates` (header digests) `at` a Unix time, in seconds.
+    """The request for one id: withdraw these `updates` (header digests) `at` a Unix time, in seconds.
 
-    `pause`: pause the node's training then. `fresh`: the request left the student out, so that a cancellation lets the
-    student in again. `cancelled`: a cancellation is under way.
+    `student` is the tag of the first id that the same command gave for the same student: requests of one student are
+    cancelled together. `pause`: pause the node's training then. `cancelled`: a cancellation is under way.
     """
 
     tag: bytes
+    student: bytes
     at: int
     asked: int
     updates: tuple[bytes, ...]
     pause: bool = False
-    fresh: bool = True
     cancelled: bool = False
 
 
@@ -49,27 +49,32 @@ class Schedule:
         return len(self.requests) + self.over
 
     def of(self, tags: Collection[bytes]) -> tuple[Scheduled, ...]:
-        """Return the requests of these students."""
+        """Return the requests for these ids."""
         return tuple(request for request in self.requests if request.tag in tags)
 
+    def of_students(self, tags: Collection[bytes]) -> tuple[Scheduled, ...]:
+        """Return the requests of the students who have these ids, for their other ids as well."""
+        students = {request.student for request in self.of(tags)}
+        return tuple(request for request in self.requests if request.student in students)
+
     def put(self, requests: Iterable[Scheduled]) -> "Schedule":
-        """Return a schedule with these requests, each in place of an earlier one of its student."""
+        """Return a schedule with these requests, each in place of an earlier one for its id."""
         new = {request.tag: request for request in requests}
         kept = [request for request in self.requests if request.tag not in new]
         ordered = sorted((*kept, *new.values()), key=lambda request: (request.at, request.asked, request.tag))
         return Schedule(tuple(ordered), self.over + len(self.requests) - len(kept))
 
     def without(self, tags: Collection[bytes]) -> "Schedule":
-        """Return a schedule in which the requests of these students are over."""
+        """Return a schedule in which the requests for these ids are over."""
         kept = tuple(request for request in self.requests if request.tag not in tags)
         return Schedule(kept, self.over + len(self.requests) - len(kept))
 
     def at_once(self, tags: Collection[bytes], now: int) -> "Schedule":
-        """Return a schedule in which the requests of these students are due, and cannot be cancelled any more."""
-        return self.changed(tags, lambda request: replace(request, at=min(now, request.at), fresh=False))
+        """Return a schedule in which the requests for these ids are due, and cannot be cancelled any more."""
+        return self.changed(tags, lambda request: replace(request, at=min(now, request.at)))
 
     def changed(self, tags: Collection[bytes], change: Callable[[Scheduled], Scheduled]) -> "Schedule":
-        """Return a schedule with the requests of these students changed."""
+        """Return a schedule with the requests for these ids changed."""
         requests = [change(request) if request.tag in tags else request for request in self.requests]
         return Schedule(tuple(requests), self.over)
 
@@ -94,11 +99,11 @@ def save_schedule(home: Home, schedule: Schedule) -> None:
     requests = [
         {
             "tag": request.tag.hex(),
+            "student": request.student.hex(),
             "at": request.at,
             "asked": request.asked,
             "updates": [update.hex() for update in request.updates],
             "pause": request.pause,
-            "fresh": request.fresh,
             "cancelled": request.cancelled,
         }
         for request in schedule.requests
@@ -113,11 +118,11 @@ def _request(raw: dict[str, object]) -> Scheduled:
         raise ValueError("updates")
     return Scheduled(
         _digest(raw["tag"]),
+        _digest(raw["student"]),
         _count(raw["at"]),
         _count(raw["asked"]),
         tuple(map(_digest, updates)),
         pause=raw["pause"] is True,
-        fresh=raw["fresh"] is True,
         cancelled=raw["cancelled"] is True,
     )
 

@@ -64,8 +64,11 @@ class Students(Protocol):
         """Return what the withdrawal of these updates costs, in sentences. It takes seconds."""
         ...
 
-    def forget(self, ids: Sequence[str], tell: Callable[[str], None], /) -> list[Receipt]:
-        """Carry the removal out, and wait until it is certified; `tell` is called with its progress."""
+    def forget(self, ids: Sequence[str], tell: Callable[[str], None], /, at_most: int | None) -> list[Receipt]:
+        """Carry the removal out, and wait until it is certified; `tell` is called with its progress.
+
+        Raises RefusedError, and changes nothing, if more than `at_most` updates would be withdrawn.
+        """
         ...
 
 

@@ -33,7 +33,17 @@ from ..store.database import Store
 from ..store.errors import disk_errors
 from ..store.files import sync_folder
 from .requests import rounds_in_reach, sought_updates
-from .students import NONE, RESTORE, Excluded, Manifests, Seen, exclude, load_excluded, readmit
+from .students import (
+    NONE,
+    RESTORE,
+    Excluded,
+    Manifests,
+    Seen,
+    exclude,
+    exclude_for_good,
+    load_excluded,
+    readmit,
+)
 
 LEFT_OUT = "left-out"  # the flag of how many students were ever left out, and forgotten by private components
 SCHEDULED = "scheduled"  # the flag of how many withdrawals were ever put off
@@ -68,50 +78,56 @@ class Exclusion:
         async with self._excluding:  # one at a time: each waits for the end of the discarded training run
             excluded = await self._leave_out(subjects)
             tags = set(map(excluded.tag, subjects))
+            await in_thread(exclude_for_good, self.home, tags)
             if self.schedule.of(tags):
                 await in_thread(self._keep, self.schedule.at_once(tags, int(time.time())))
             return await self.look(*subjects)
 
-    async def put_off(self, at: int, pause: bool, *subjects: str) -> Seen:
-        """Leave students out from now on, and withdraw the updates that saw them `at` a Unix time.
+    async def put_off(self, at: int, pause: bool, *students: Sequence[str]) -> Seen:
+        """Leave students out from now on, each by all its ids, and withdraw the updates that saw them `at` a Unix time.
 
-        `pause`: pause training then. In place of an earlier request for one of them. Raises CorruptError.
+        `pause`: pause training then. In place of an earlier request for one of the ids. After a crash on the way the
+        students are left out provisionally, and `cancel` lets them in again. Raises CorruptError.
         """
+        subjects = [subject for ids in students for subject in ids]
         async with self._excluding:
-            before = (await in_thread(self.load))[0]
-            excluded, now = await self._leave_out(subjects), int(time.time())
+            excluded, now = await self._leave_out(subjects, provisional=True), int(time.time())
             requests = []
-            for subject in subjects:
-                tag = excluded.tag(subject)
-                earlier = self.schedule.of({tag})
-                fresh = earlier[0].fresh if earlier else not before.has(subject)
-                updates = sought_updates(self.core, await self.look(subject)).whole
-                requests.append(Scheduled(tag, at, now, tuple(updates), pause, fresh))
+            for ids in students:
+                for subject in ids:
+                    updates = tuple(sought_updates(self.core, await self.look(subject)).whole)
+                    requests.append(Scheduled(excluded.tag(subject), excluded.tag(ids[0]), at, now, updates, pause))
             await in_thread(self._keep, self.schedule.put(requests))
             return await self.look(*subjects)
 
     async def cancel(self, *subjects: str) -> tuple[int, int]:
-        """Take back withdrawals that were put off; return how many, and how many students are let in again.
+        """Take back withdrawals that were put off, for all ids of these students.
 
-        Raises RefusedError, and changes nothing, if one has none to come; CorruptError.
+        Return of how many students, and how many are let in again. Also lets in whom a crash left out before the
+        withdrawal was noted. Raises RefusedError, and changes nothing, if one has none to come; CorruptError.
         """
         async with self._excluding:
             excluded, now = (await in_thread(self.load))[0], time.time()
             tags = set(map(excluded.tag, subjects))
-            open_ = {request.tag for request in self.schedule.of(tags) if request.at > now}
-            if open_ != tags:
-                number = 1 + next(n for n, subject in enumerate(subjects) if excluded.tag(subject) not in open_)
+            unfinished = tags.intersection(excluded.provisional).difference(r.tag for r in self.schedule.requests)
+            open_ = {request.tag for request in self.schedule.of_students(tags) if request.at > now}
+            if not tags <= open_ | unfinished:
+                missing = tags - open_ - unfinished
+                number = 1 + next(n for n, subject in enumerate(subjects) if excluded.tag(subject) in missing)
                 which = f"id {number} of {len(subjects)}" if len(subjects) > 1 else "this id"
                 raise RefusedError(
                     f"no withdrawal is to come for {which}",
                     "`collegium unlearn status` lists those to come by their times. One whose time has come, or that"
                     " was carried out, cannot be taken back.",
                 )
-            await in_thread(self._keep, self.schedule.changed(tags, lambda request: replace(request, cancelled=True)))
-            readmitted = await in_thread(self._end_cancelled)
-            if readmitted:
+            await in_thread(self._keep, self.schedule.changed(open_, lambda request: replace(request, cancelled=True)))
+            owner = {request.tag: request.student for request in self.schedule.of(open_)} | {t: t for t in unfinished}
+            back = {student for tag, student in owner.items() if tag in excluded.provisional}
+            await in_thread(readmit, self.home, unfinished)
+            await in_thread(self._end_cancelled)
+            if back:
                 await self._reopen()
-            return len(tags), readmitted
+            return len(set(owner.values())), len(back)
 
     async def carry_out(self, submit: Callable[[ev.Event], None]) -> None:
         """Withdraw what is due, until cancelled; each batch at one height, as far as a height takes it."""
@@ -137,14 +153,16 @@ class Exclusion:
         whole = sought_updates(self.core, Seen(wanted, frozenset(), None)).whole
         over = {request.tag for request in due if not set(whole).intersection(request.updates)}
         if over:
-            log.info("withdrawals that were put off are carried out", students=len(over))
+            log.info("withdrawals that were put off are carried out", ids=len(over))
+            await in_thread(exclude_for_good, self.home, over)
             await in_thread(self._keep, self.schedule.without(over))
         if not whole or not self.core.may_append() or pending_updates(self.core).intersection(whole):
             return
         tags = {request.tag for request in due}.difference(over)
         await in_thread(self._keep, self.schedule.at_once(tags, int(time.time())))
+        await in_thread(exclude_for_good, self.home, tags)
         gone = whole[: MAX_AT_A_HEIGHT * MAX_UPDATES]  # of more at one height the ledger takes none
-        log.info("a withdrawal that was put off begins", students=len(tags), updates=len(gone))
+        log.info("a withdrawal that was put off begins", ids=len(tags), updates=len(gone))
         for start in range(0, len(gone), MAX_UPDATES):
             submit(ev.RequestWithdrawal("updates", updates=tuple(gone[start : start + MAX_UPDATES])))
 
@@ -154,20 +172,18 @@ class Exclusion:
         self.store.apply([ev.PutFlag(SCHEDULED, schedule.total)])
         self.schedule = schedule
 
-    def _end_cancelled(self) -> int:
-        """Let the students of cancelled requests in again, and end these; return how many are let in."""
-        cancelled = [request for request in self.schedule.requests if request.cancelled]
-        if not cancelled:
-            return 0
-        before = len(self.load()[0].tags)
-        after = len(readmit(self.home, {request.tag for request in cancelled if request.fresh}).tags)
-        self._keep(self.schedule.without({request.tag for request in cancelled}))
-        return before - after
+    def _end_cancelled(self) -> None:
+        """Let the students of cancelled requests in again, and end these."""
+        cancelled = {request.tag for request in self.schedule.requests if request.cancelled}
+        if cancelled:
+            readmit(self.home, cancelled)
+            self._keep(self.schedule.without(cancelled))
 
-    async def _leave_out(self, subjects: Sequence[str]) -> Excluded:
+    async def _leave_out(self, subjects: Sequence[str], *, provisional: bool = False) -> Excluded:
         excluded, forgotten = await in_thread(self.load)
         if not (forgotten and all(map(excluded.has, subjects))):
-            await self._begin_without(subjects)
+            await in_thread(lambda: exclude(self.home, *subjects, provisional=provisional))
+            await self._begin_without()
             excluded = (await in_thread(self.load))[0]
         return excluded
 
@@ -177,8 +193,8 @@ class Exclusion:
         in_flight = [update.header for update in self.core.in_flight.of(self.core.me)]
         return await in_thread(self._seen, subjects, in_flight, self.core.ledger)
 
-    async def _begin_without(self, subjects: Sequence[str]) -> None:
-        await in_thread(exclude, self.home, *subjects)
+    async def _begin_without(self) -> None:
+        """Open the worker again, without those who are left out."""
         run = self.core.run
         await self._reopen()
         await in_thread(self._forget_private)

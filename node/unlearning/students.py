@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from ...crypto import sparse
@@ -122,12 +122,14 @@ class Manifests:
 class Excluded:
     """The students left out of training and evaluation: tags of 32 bytes under one salt.
 
-    `readmitted` counts those who were, and are no longer.
+    `readmitted` counts those who were, and are no longer. `provisional` are those whom a withdrawal that was put off
+    left out: until it is made `unlearn cancel` lets them in again.
     """
 
     salt: bytes = b""
     tags: frozenset[bytes] = frozenset()
     readmitted: int = 0
+    provisional: frozenset[bytes] = frozenset()
 
     @property
     def total(self) -> int:
@@ -176,37 +178,55 @@ def load_excluded(home: Home) -> Excluded:
         content = json.loads(data or b"")
         salt, tags = bytes.fromhex(content["salt"]), frozenset(map(bytes.fromhex, content["tags"]))
         readmitted = int(content.get("readmitted", 0))
+        provisional = frozenset(map(bytes.fromhex, content.get("provisional", [])))
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"{path} is damaged", RESTORE) from error
-    if len(salt) != 32 or any(len(item) != 32 for item in tags) or readmitted < 0:
+    if len(salt) != 32 or any(len(item) != 32 for item in tags) or readmitted < 0 or not provisional <= tags:
         raise CorruptError(f"{path} is damaged", RESTORE)
-    return Excluded(salt, tags, readmitted)
+    return Excluded(salt, tags, readmitted, provisional)
 
 
-def exclude(home: Home, *subjects: str) -> Excluded:
-    """Leave students out from now on; durable on return, all or none. Concurrent calls lose none."""
+def exclude(home: Home, *subjects: str, provisional: bool = False) -> Excluded:
+    """Leave students out from now on; durable on return, all or none. Concurrent calls lose none.
+
+    `provisional`: those who were not left out before may be let in again (`readmit`), until `exclude_for_good`.
+    """
     with _alone(home):
         excluded = load_excluded(home)
         salt = excluded.salt or os.urandom(32)
-        grown = Excluded(salt, excluded.tags | {_long(salt, subject) for subject in subjects}, excluded.readmitted)
+        new = {_long(salt, subject) for subject in subjects} - excluded.tags
+        grown = replace(excluded, salt=salt, tags=excluded.tags | new)
+        if provisional:
+            grown = replace(grown, provisional=grown.provisional | new)
         _save(home, grown)
     return grown
 
 
-def readmit(home: Home, tags: Collection[bytes]) -> Excluded:
-    """Let students in again; durable on return. Only those whose withdrawal was cancelled before its time are."""
+def exclude_for_good(home: Home, tags: Collection[bytes]) -> None:
+    """Let none of these students in again by `readmit`; durable on return."""
     with _alone(home):
         excluded = load_excluded(home)
-        kept = excluded.tags.difference(tags)
-        fewer = Excluded(excluded.salt, kept, excluded.readmitted + len(excluded.tags) - len(kept))
-        _save(home, fewer)
-    return fewer
+        if excluded.provisional.intersection(tags):
+            _save(home, replace(excluded, provisional=excluded.provisional.difference(tags)))
+
+
+def readmit(home: Home, tags: Collection[bytes]) -> None:
+    """Let those of these students in again who are left out provisionally; durable on return."""
+    with _alone(home):
+        excluded = load_excluded(home)
+        back = excluded.provisional.intersection(tags)
+        kept, left = excluded.tags - back, excluded.provisional - back
+        _save(home, Excluded(excluded.salt, kept, excluded.readmitted + len(back), left))
 
 
 def _save(home: Home, excluded: Excluded) -> None:
-    tags = sorted(item.hex() for item in excluded.tags)
-    text = json.dumps({"salt": excluded.salt.hex(), "readmitted": excluded.readmitted, "tags": tags}, indent=1) + "\n"
-    write_atomic(home.root / "excluded.json", text.encode())
+    content = {
+        "salt": excluded.salt.hex(),
+        "readmitted": excluded.readmitted,
+        "tags": sorted(item.hex() for item in excluded.tags),
+        "provisional": sorted(item.hex() for item in excluded.provisional),
+    }
+    write_atomic(home.root / "excluded.json", (json.dumps(content, indent=1) + "\n").encode())
 
 
 @contextmanager

@@ -41,6 +41,6 @@ def of_gaining(status: NodeStatus) -> str:
 def of_withdrawing() -> str:
     """Return the cost of a withdrawal for all members."""
     return (
-        f"{RECOVERY_ROUNDS} recovery rounds follow, in which the model learns again: every member that"
-        " trains in them pays from the share of ε that it keeps for that."
+        f"{RECOVERY_ROUNDS} recovery rounds follow: every member that trains in them pays ε for it, if need be from its"
+        " reserve."
     )

@@ -8,7 +8,11 @@ from .shapes import MemberName
 
 
 class WithdrawnComponent(TypedDict):
-    """A withdrawal's progress in one component."""
+    """A withdrawal's progress in one component.
+
+    `label` of the state without it: "unchanged", "attested by 2 of 3", "certified", or "uncertified" where enough hosts
+    attested it, but too few members host the component for a certificate. `settled`: no attestation is waited for.
+    """
 
     component: str
     round: int
@@ -16,7 +20,8 @@ class WithdrawnComponent(TypedDict):
     closed_rounds_then: int
     reaches_back_to_round: int | None
     updates_beyond_refold_horizon: int
-    certified: bool
+    label: str
+    settled: bool
     attested: int
     needed: int
     blobs_to_erase: int

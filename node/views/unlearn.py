@@ -34,7 +34,11 @@ def unlearn(context: Context) -> Withdrawals:
 
 
 def scheduled(context: Context) -> list[ScheduledBatch]:
-    """Return the withdrawals of students' updates that are still to come, by their times."""
+    """Return the withdrawals of students' updates that are still to come, by their times.
+
+    Updates that another withdrawal took meanwhile are not counted.
+    """
+    gone = {update for withdrawal in context.ledger.withdrawn for update in withdrawal.updates}
     batches: dict[int, list[Scheduled]] = {}
     for request in context.scheduled:
         batches.setdefault(request.at, []).append(request)
@@ -42,8 +46,8 @@ def scheduled(context: Context) -> list[ScheduledBatch]:
         {
             "at": moment(float(at)) or "",
             "local": local(datetime.fromtimestamp(at)),
-            "students": len(batch),
-            "updates": len({update for request in batch for update in request.updates}),
+            "students": len({request.student for request in batch}),
+            "updates": len({update for request in batch for update in request.updates} - gone),
             "pauses": any(request.pause for request in batch),
         }
         for at, batch in sorted(batches.items())
@@ -95,6 +99,7 @@ def _withdrawal(context: Context, withdrawal: Withdrawn) -> WithdrawalShown:
     components: list[WithdrawnComponent] = []
     for name, c in sorted(context.ledger.components.items()):
         certified = c.certified is not None and c.certified.generation == c.generation
+        certifiable = context.ledger.certifiable(c)
         attested = sum((r, e) == (c.round, c.generation) for r, e, _, _ in c.attests)
         still = sum(
             entry.author == withdrawal.author
@@ -111,13 +116,15 @@ def _withdrawal(context: Context, withdrawal: Withdrawn) -> WithdrawalShown:
                 "closed_rounds_then": closed.get(name, 0),
                 "reaches_back_to_round": dict(withdrawal.since).get(name),
                 "updates_beyond_refold_horizon": still,
-                "certified": certified or c.generation == 0,
+                "label": _label(c.generation, certified, certifiable, attested, context.ledger.host_quorum(c)),
+                "settled": certified or c.generation == 0,
                 "attested": attested,
                 "needed": context.ledger.host_quorum(c),
                 "blobs_to_erase": sum(len(erasure.blobs) for erasure in c.erasures),
             }
         )
-    done = all(c["certified"] and not c["blobs_to_erase"] for c in components)
+    done = all(c["settled"] and not c["blobs_to_erase"] for c in components)
+    few = any(c["label"] == "uncertified" for c in components)
     return {
         "member": context.member(withdrawal.author),
         "carried_by": context.member(withdrawal.carrier),
@@ -131,6 +138,17 @@ def _withdrawal(context: Context, withdrawal: Withdrawn) -> WithdrawalShown:
         "through": withdrawal.through,
         "height": withdrawal.height,
         "agreed_at": moment(context.store.decided(withdrawal.height)),
-        "state": "refolded, certified, erased" if done else "refolding: waits for the hosts' attestations",
+        "state": f"refolded, {'uncertified: too few hosts' if few else 'certified'}, erased"
+        if done
+        else "refolding: waits for the hosts' attestations",
         "components": components,
     }
+
+
+def _label(generation: int, certified: bool, certifiable: bool, attested: int, needed: int) -> str:
+    """Return how far the state after a withdrawal is certified, in the words of `node status`."""
+    if not generation:
+        return "unchanged"
+    if not certified:
+        return f"attested by {attested} of {needed}"
+    return "certified" if certifiable else "uncertified"

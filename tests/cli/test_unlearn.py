@@ -1,6 +1,7 @@
 """One student is forgotten, as the command tells it: what it waits for, what it warns of, and the receipt's key."""
 
 import io
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from collegium.cli import deletion_receipts, removal
+from collegium.crypto.errors import RefusedError
 from collegium.crypto.identity import Identity
 from collegium.crypto.keyfile import seal
 from collegium.node.home import Home, keys
@@ -71,26 +73,39 @@ class FakeClient:
         self.updates = ["aa" * 32, "bb" * 32]
         self.known: set[str] = set()  # who is in the data, whatever is told of all
         self.strangers: set[str] = set()  # who is nowhere, whatever is told of all
-        self.put_off: tuple[int, bool, tuple[str, ...]] | None = None
+        self.put_off: tuple[int, bool, tuple[list[str], ...]] | None = None
         self.cancelled: tuple[str, ...] = ()
         self.paused = False
+        self.limits: list[int | None] = []  # of updates: what the operator was asked about
+        self.meanwhile = 0  # updates that come while the operator is asked, each time
 
     def status(self) -> dict[str, object]:
         return {}
 
     def look_for_students(self, *subjects: str) -> dict[str, object]:
-        student = {"in_data": True, "drawn": True, "left_out": False, "would_withdraw": 2, "of_unknown_students": 0}
+        student = {"in_data": True, "drawn": True, "left_out": False, "of_unknown_students": 0}
         here: dict[str, object] = {"in_data": True} if self.known.issuperset(subjects) else {}
         if self.strangers.intersection(subjects):
             here = {"in_data": False, "drawn": False, "would_withdraw": 0}
         more = {"own_updates": 3, "own_rounds": 3, "updates": self.updates, "scheduled": [], "rounds_left": 90}
-        return {**student, **more, **self.sent, **here}
+        return {**student, **more, "would_withdraw": self.would_withdraw, **self.sent, **here}
 
     def withdrawals(self) -> dict[str, object]:
         return {"scheduled": [{"students": 2, "local": "Sun 2099-09-06 02:00 UTC"}]}
 
-    def put_students_off(self, at: int, pause: bool, *subjects: str) -> dict[str, object]:
-        self.put_off = (at, pause, subjects)
+    @property
+    def would_withdraw(self) -> int:
+        return len(self.updates)
+
+    def _price(self, at_most: int | None) -> None:
+        self.limits.append(at_most)
+        self.updates += ["cc" * 32] * self.meanwhile
+        if at_most is not None and self.would_withdraw > at_most:
+            raise RefusedError("the price rose", "Nothing was done.")
+
+    def put_students_off(self, at: int, *students: list[str], pause: bool, at_most: int | None) -> dict[str, object]:
+        self._price(at_most)
+        self.put_off = (at, pause, students)
         plain = {"excluded": True, "in_data": True, "drawn": True, "at": at, "will_withdraw": 2, "with_others": 1}
         return {
             **plain,
@@ -104,11 +119,9 @@ class FakeClient:
         self.cancelled = subjects
         return {"cancelled": len(subjects), "readmitted": 1}
 
-    def set_paused(self, *, on: bool) -> dict[str, object]:
-        self.paused = on
-        return {"was": False, "training": False}
-
-    def forget_students(self, *subjects: str) -> dict[str, object]:
+    def forget_students(self, *subjects: str, pause: bool = False, at_most: int | None = None) -> dict[str, object]:
+        self._price(at_most)
+        self.paused |= pause
         self.forgotten.extend(subjects)
         self.requests += 1
         plain = {"excluded": True, "in_data": True, "withdrawn_updates": 2, "of_unknown_students": 0}
@@ -217,22 +230,65 @@ def test_a_withdrawal_is_put_off_to_a_time(run: "Run", home: Home, monkeypatch: 
     client, moment = FakeClient([True]), datetime.now().replace(microsecond=0) + timedelta(days=3)
     answer = forget(run, home, monkeypatch, client, "--at", moment.isoformat(), "--json")
     assert (answer.code, client.requests) == (0, 0), answer.err
-    assert client.put_off == (int(moment.timestamp()), False, ("anna",))
+    assert client.put_off == (int(moment.timestamp()), False, (["anna"],))
     assert datetime.fromisoformat(answer.value["at"]) == moment.astimezone()
     answer = forget(run, home, monkeypatch, client, "ben", "--at", moment.isoformat(), "--no-retrain")
     later = client.put_off
-    assert (later[1], list(later[2])) == (True, ["anna", "ben"])
+    assert (later[1], list(later[2])) == (True, [["anna"], ["ben"]])
     text = " ".join(answer.out.split())
-    assert "2 updates will be withdrawn at" in text
-    assert "with 1 other request" in text
-    assert "more than 90 rounds are left before these updates leave the federation's refold horizon" in text
-    assert f"`collegium --home {home.root} unlearn cancel ID`" in text
+    when = f"{moment.astimezone():%a %Y-%m-%d %H:%M %Z}"
+    assert f"2 updates that saw these students will be withdrawn on {when}, with those of 1 other student." in text
+    assert "If they would be too old to be withdrawn by then (beyond the refold horizon)" in text
+    assert f"`collegium --home {home.root} unlearn cancel ID` takes it back; the same command without --at" in text
+    assert forget(run, home, monkeypatch, client, "--also", "A7", "--at", moment.isoformat()).code == 0
+    assert client.put_off[2] == (["anna", "A7"],), "two ids of one student"
     assert run("unlearn", "cancel", "anna", "ben", "--yes", "--home", home.root).out == (
-        "2 requests taken back; 1 student trained on again\n"
-        "1 student had been left out before the request, and stays so.\n"
-        "Still to come, other spellings (--also) counted: 2 students (`unlearn status`).\n"
+        "2 withdrawals are taken back.\n"
+        "1 student is trained on again.\n"
+        "1 student was left out before that already: no change.\n"
+        f"Still to come: 2 students (`collegium --home {home.root} unlearn status`).\n"
     )
     assert client.cancelled == ("anna", "ben")
+
+
+@pytest.mark.parametrize("at", [(), ("--at", "2026-01-01T00:00")])
+def test_what_rose_while_the_operator_was_asked_is_asked_again(
+    run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch, at: tuple[str, ...]
+) -> None:
+    """A fake terminal: the question is answered with yes, each time after another round."""
+    client, asked = FakeClient([True]), list[str]()
+    if at:
+        at = ("--at", (datetime.now() + timedelta(days=1)).isoformat())
+    client.meanwhile = 1
+
+    def agree(question: str, **_: object) -> bool:
+        asked.append(question)
+        return True
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", agree)
+    monkeypatch.setattr("collegium.node.control.client.Client", lambda opened: client)
+    answer = run("unlearn", "subject", "anna", "--no-measure", "--home", home.root, *at)
+    assert (answer.code, client.limits) == (0, [2, None]), answer.err
+    assert ["2 updates that saw" in asked[0], "3 updates that saw" in asked[1]] == [True, True]
+    assert "Nothing was done: while you were asked, the price rose from 2 updates to 3." in answer.err
+    assert forget(run, home, monkeypatch, client, *at).code == 0
+    assert client.limits == [2, None, None], "with --yes nothing is asked"
+
+
+def test_a_time_is_local_unless_it_has_an_offset(run: "Run", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "XYZ-5:30")
+    time.tzset()
+    try:
+        day = f"{datetime.now() + timedelta(days=3):%Y-%m-%d}"
+        client = FakeClient([True])
+        for text, instant in (("T02:00", "T02:00+05:30"), ("T02:00-03:00", "T02:00-03:00"), ("T02:00Z", "T02:00Z")):
+            assert forget(run, home, monkeypatch, client, "--at", day + text).code == 0
+            assert client.put_off is not None
+            assert client.put_off[0] == datetime.fromisoformat(day + instant).timestamp()
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
 
 
 def test_the_time_of_the_configuration_is_taken_if_there_is_one(
@@ -244,7 +300,9 @@ def test_the_time_of_the_configuration_is_taken_if_there_is_one(
     assert "[unlearning] schedule" in refused.err
     config = home.config.read_text()
     home.config.write_text(config.replace('schedule = ""', 'schedule = "Sun 02:00"'))
-    assert forget(run, home, monkeypatch, client, "--scheduled").code == 0
+    answer = forget(run, home, monkeypatch, client, "--scheduled")
+    assert answer.code == 0
+    assert "the same command without --scheduled withdraws now" in " ".join(answer.out.split())
     assert client.put_off is not None
     due = datetime.fromtimestamp(client.put_off[0])
     assert (due.weekday(), due.hour, 0 < (due - datetime.now()).days < 8 or due > datetime.now()) == (6, 2, True)
@@ -290,7 +348,7 @@ def test_whoever_is_asked_is_told_what_there_is(run: "Run", home: Home, monkeypa
     monkeypatch.setattr("collegium.node.control.client.Client", lambda opened: client)
     answer = run("unlearn", "subject", "anna", "--no-measure", "--home", home.root)
     assert (answer.code, client.forgotten) == (5, [])
-    for text in ("now: withdraw and fold again", "--at TIME: leave", "To come: 2 students at Sun", "--no-retrain"):
+    for text in ("--at TIME: leave them out now", "To come: 2 students, Sun", "--no-retrain"):
         assert text in answer.err, text
 
 
@@ -389,7 +447,7 @@ def test_what_one_height_does_not_take_is_asked_for_again(
     client = FakeClient([False, True, False, True])
     parts: list[dict[str, object]] = [{"remaining": 1}, {"remaining": 0, "withdrawn_updates": 1, "updates": ["cc"]}]
     plain: dict[str, object] = client.forget_students("anna")
-    monkeypatch.setattr(client, "forget_students", lambda *_: {**plain, **parts.pop(0)})
+    monkeypatch.setattr(client, "forget_students", lambda *_, **__: {**plain, **parts.pop(0)})
     answer = forget(run, home, monkeypatch, client, "--wait", 20, "--json")
     assert (answer.code, client.asked) == (0, [["aa", "bb"]] * 2 + [["cc"]] * 2)
     assert "3 updates saw this student" in answer.err

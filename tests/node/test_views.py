@@ -577,7 +577,15 @@ def test_unlearn_shows_how_far_it_got(context: Context, cluster: Cluster) -> Non
     (withdrawal,) = shown["withdrawals"]
     assert withdrawal["member"]["name"] == name_of(cluster, 0)
     assert withdrawal["state"] == "refolded, certified, erased"
-    assert all(c["certified"] and c["generation"] == 1 for c in withdrawal["components"])
+    assert all(c["label"] == "certified" and c["settled"] and c["generation"] == 1 for c in withdrawal["components"])
+    ledger = context.ledger
+    few = {name: replace(c, hosts=ledger.members[:2]) for name, c in ledger.components.items()}
+    among_two = replace(context, ledger=replace(ledger, components=few))
+    (withdrawal,) = views.unlearn(among_two)["withdrawals"]
+    words = {c["component"]: c["label"] for c in views.status(among_two)["components"]}
+    assert {c["component"]: c["label"] for c in withdrawal["components"]} == words, "one word, one meaning"
+    assert set(words.values()) == {"uncertified"}
+    assert withdrawal["state"] == "refolded, uncertified: too few hosts, erased"
 
 
 def test_a_full_disk_and_a_state_that_differs_are_notes(context: Context, cluster: Cluster) -> None:

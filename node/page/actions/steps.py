@@ -56,7 +56,7 @@ class Plan:
     consequences: Sequence[str]
     button: str
     command: str
-    do: Callable[[Tell], Outcome]
+    do: "Callable[[Tell], Step]"
     back: str = "/"
     blocks: Sequence[Block] = ()
     price: Callable[[], Sequence[str]] | None = None

@@ -41,17 +41,31 @@ def forget(source: Source, fields: Fields) -> Step:
     )
 
 
-def _plan(students: Students, found: Look) -> Plan:
+def _plan(students: Students, found: Look, before: int | None = None) -> Plan:
+    """Ask whether to forget them; once more, with what it was `before`, if the price rose while the page asked."""
     rows: list[Sequence[Cell]] = [[name, seen] for name, seen in zip(found.ids, found.seen, strict=True)]
     price: Callable[[], Sequence[str]] | None = (lambda: students.price(found.updates)) if found.updates else None
 
-    def do(tell: Tell) -> Outcome:
-        return _receipts(students.forget(found.ids, tell))
+    def do(tell: Tell) -> Step:
+        count = len(found.updates)
+        try:
+            return _receipts(students.forget(found.ids, tell, count if before is None else None))
+        except RefusedError:
+            now = students.look(found.ids)
+            if before is not None or len(now.updates) <= count:
+                raise
+            return _plan(students, now, count)
 
+    rose = (
+        f"Nothing was done: while the page asked, the price rose from {counted(before or 0, 'update')} to"
+        f" {len(found.updates)}. It may rise with every round. If you agree this time, all that saw them by then are"
+        " withdrawn."
+    )
     return Plan(
         f"Forget {counted(len(found.ids), 'student')}?",
         found.question,
         (
+            *(() if before is None else (rose,)),
             TAKEN,
             "The learner starts anew without them, and private components are trained anew.",
             "The ids stay on this machine. All members see that single updates were withdrawn, and when.",

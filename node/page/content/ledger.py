@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from ... import views
 from ...views.shapes_ledger import BlockShown, RecordLine, RecordShown, Said
-from ...views.shapes_membership import WithdrawalShown
-from ...words import counted
+from ...views.shapes_membership import ScheduledBatch, WithdrawalShown
 from ..blocks import (
     Badge,
     Cell,
@@ -222,12 +221,6 @@ def withdrawals(read: Reading, _query: Mapping[str, str]) -> Page:
         (
             Facts([("withdrawals in the ledger", len(sections))]),
             *((waits,) if found["waiting_to_sign"] else ()),
-            *(
-                Words(
-                    f"To come at {b['local']}: {counted(b['students'], 'student')}, {counted(b['updates'], 'update')}."
-                )
-                for b in found["scheduled"]
-            ),
             *(() if sections else (none,)),
         ),
         ("collegium unlearn status",),
@@ -253,7 +246,31 @@ def withdrawals(read: Reading, _query: Mapping[str, str]) -> Page:
         live=False,
     )
     names = [c["component"] for c in read(lambda client: client.status(), views.status)["components"]]
-    return Page("Withdrawals", (first, *(_asking(names) if read.acts else ()), *sections, how))
+    asking = _asking(names) if read.acts else ()
+    return Page("Withdrawals", (first, *_to_come(found["scheduled"]), *asking, *sections, how))
+
+
+def _to_come(batches: Sequence[ScheduledBatch]) -> tuple[Section, ...]:
+    """Return the withdrawals of students that this node puts off to a time; nothing where there are none."""
+    if not batches:
+        return ()
+    rows: list[Sequence[Cell]] = [
+        [Moment(b["at"]), b["students"], b["updates"], "yes" if b["pauses"] else "no"] for b in batches
+    ]
+    return (
+        Section(
+            "to-come",
+            "To come",
+            (
+                Words(
+                    "These students are left out already. The updates that saw them are withdrawn at the time. Until"
+                    " then `unlearn cancel` takes a withdrawal back, and the student is trained on again."
+                ),
+                Table("Withdrawals to come", ("time", "students", "updates", "then paused"), rows, ""),
+            ),
+            ("collegium unlearn status", "collegium unlearn cancel ID"),
+        ),
+    )
 
 
 def _asking(names: Sequence[str]) -> tuple[Section, ...]:
@@ -293,7 +310,7 @@ def _asking(names: Sequence[str]) -> tuple[Section, ...]:
 
 
 def _withdrawal(number: int, one: WithdrawalShown) -> Section:
-    done = all(c["certified"] and not c["blobs_to_erase"] for c in one["components"])
+    done = all(c["settled"] and not c["blobs_to_erase"] for c in one["components"])
     facts: list[tuple[str, Cell]] = [
         ("member", cells.member(one["member"])),
         ("what", one["what"]),
@@ -309,13 +326,13 @@ def _withdrawal(number: int, one: WithdrawalShown) -> Section:
             c["round"],
             c["generation"],
             c["reaches_back_to_round"],
-            "yes" if c["certified"] else f"{c['attested']} of {c['needed']} attested",
+            c["label"],
             c["blobs_to_erase"],
             c["updates_beyond_refold_horizon"],
         ]
         for c in one["components"]
     ]
-    columns = ("component", "round", "generation", "back to round", "certified", "bytes to erase", "out of reach")
+    columns = ("component", "round", "generation", "back to round", "new state", "bytes to erase", "out of reach")
     key, name = one["member"]["key"], one["member"]["name"]
     forms = (
         Form("/act/verify-withdrawal", "Verify it here", {"who": key}, label=f"Verify it here: withdrawals of {name}"),

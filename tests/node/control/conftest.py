@@ -1,6 +1,6 @@
 """A daemon as the control API sees one: a real core and store, a network that does as it is told."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,10 +90,12 @@ class FakeDaemon:
         self.excluded.extend(subjects)
         return self.seen
 
-    async def put_off(self, at: int, pause: bool, /, *subjects: str) -> Seen:
-        made = (Scheduled(sha256(s.encode()), at, 0, tuple(sorted(self.seen.updates)), pause) for s in subjects)
-        self.scheduled = (*self.scheduled, *made)
-        return await self.exclude(*subjects)
+    async def put_off(self, at: int, pause: bool, /, *students: Sequence[str]) -> Seen:
+        updates = tuple(sorted(self.seen.updates))
+        for ids in students:
+            made = (Scheduled(sha256(s.encode()), sha256(ids[0].encode()), at, 0, updates, pause) for s in ids)
+            self.scheduled = (*self.scheduled, *made)
+        return await self.exclude(*(subject for ids in students for subject in ids))
 
     async def cancel(self, *subjects: str) -> tuple[int, int]:
         self.scheduled = ()

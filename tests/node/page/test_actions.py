@@ -11,7 +11,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from collegium.crypto.errors import OperatorError
+from collegium.crypto.errors import OperatorError, RefusedError
 from collegium.node.control.client import Client
 from collegium.node.core import events as ev
 from collegium.node.core.state import PAUSED_FLAG
@@ -45,6 +45,8 @@ class Removals:
         self.forgotten: list[tuple[str, ...]] = []
         self.alike: list[str] = []
         self.fault: Exception | None = None
+        self.updates = frozenset({b"u" * 32})
+        self.limits: list[int | None] = []
 
     def similar(self, ids: Sequence[str], /) -> list[str]:
         return [name for name in self.alike if name not in ids]
@@ -52,14 +54,15 @@ class Removals:
     def look(self, ids: Sequence[str], /) -> Look:
         if self.fault is not None:
             raise self.fault
-        return Look(
-            tuple(ids), ("3 updates saw this student",) * len(ids), "Withdraw 3 updates?", frozenset({b"u" * 32})
-        )
+        return Look(tuple(ids), ("3 updates saw this student",) * len(ids), "Withdraw 3 updates?", self.updates)
 
     def price(self, updates: Collection[bytes], /) -> list[str]:
         return [f"passed: AUC 0.9 now, 0.8 without {len(updates)}."]
 
-    def forget(self, ids: Sequence[str], tell: Callable[[str], None], /) -> list[Receipt]:
+    def forget(self, ids: Sequence[str], tell: Callable[[str], None], /, at_most: int | None) -> list[Receipt]:
+        self.limits.append(at_most)
+        if at_most is not None and at_most < len(self.updates):
+            raise RefusedError("the price rose")
         tell("3 updates are being withdrawn.")
         self.forgotten.append(tuple(ids))
         return [Receipt(name, b"receipt of one", "ab" * 32, "") for name in ids]
@@ -326,7 +329,14 @@ def test_students_are_forgotten_after_the_price_and_no_id_is_in_an_address(daemo
         assert "Withdraw 3 updates?" in text(plan)
         assert STUDENT in text(plan), "the operator sees who is meant"
         assert operator.students.forgotten == []
-        done = operator.confirm(plan)
+        operator.students.updates |= {b"v" * 32}  # the federation goes on meanwhile
+        again = operator.confirm(plan)
+        assert operator.students.forgotten == []
+        assert "the price rose from 1 update to 2" in text(again)
+        assert "AUC 0.9 now, 0.8 without 2" in text(again)
+        operator.students.updates |= {b"w" * 32}
+        done = operator.confirm(again)
+        assert operator.students.limits == [1, None]
         assert operator.students.forgotten == [(STUDENT, "S4-006")]
         assert "ab" * 32 in text(done)
         assert operator.ask(f"{done.url.path}/file/1").content == b"receipt of one"

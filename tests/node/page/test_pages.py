@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from collegium.node import views
+from collegium.node.home.scheduled import Scheduled
 from collegium.node.page import blocks, render
 from collegium.node.page.app import build
 from collegium.node.page.content import PLACES
@@ -88,6 +89,15 @@ def test_every_number_names_its_command(daemon: "FakeDaemon") -> None:  # noqa: 
                 page, _ = source(daemon).read(lambda read, make=place.make: make(read, {}))  # type: ignore[misc]
                 assert page.sections
                 assert all(section.commands for section in page.sections), place.name
+
+
+def test_withdrawals_to_come_are_shown_with_what_takes_them_back(daemon: "FakeDaemon") -> None:  # noqa: F811
+    tag = bytes(32)
+    daemon.scheduled = (Scheduled(tag, tag, 2_000_000_000, 0, (bytes(32), bytes([1]) * 32), pause=True),)
+    with serving(daemon):
+        shown = Shape(ask(source(daemon), "/withdrawals").text).texts
+    for said in ("To come", "2033-05-18 03:33 UTC", "collegium unlearn cancel ID"):
+        assert said in shown, said
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def _put_off(four: Any, school: Any) -> None:
 
     at = int(time.time()) + 5
     updates = set(map(bytes.fromhex, client.look_for_students("student-9")["updates"]))
-    sent = client.put_students_off(at, False, "student-9")
+    sent = client.put_students_off(at, ["student-9"])
     assert sent["will_withdraw"] >= len(updates) > 0
     (batch,) = client.withdrawals()["scheduled"]
     assert (batch["students"], batch["updates"]) == (1, sent["will_withdraw"])
