@@ -1,15 +1,18 @@
 """`charter amend`, `history`, `diff`, `show --at`, and both verifiers, on the home of a node whose charter changed."""
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from collegium.cli.read import charter_in_force
+from collegium.cli.read import charter_in_force, from_store
 from collegium.node.core import events as ev
 from collegium.node.core.motions import undecided
 from collegium.node.home import Home
+from collegium.node.page.content.privacy import protection
+from collegium.node.page.source import Source
 from collegium.node.verify import outsiders
 from collegium.sims.paper import verifying
 from collegium.sims.scenarios.amending import statement
@@ -123,6 +126,8 @@ def test_what_is_said_of_a_node_is_by_the_charter_in_force(run: "Run", home: Hom
     assert "'head/x'" in found["found"]
     assert "'head/digit'" not in found["found"]
     assert charter_in_force(home).number == 2
+    page, _ = Source(home, partial(from_store, home)).read(lambda reading: protection(reading, {}))
+    assert "head/digit" in str(page), "what leaves the house has what opened"
 
 
 DATA = """format = 1
