@@ -285,7 +285,7 @@ def forgets_a_student(window: Browser, base: str, north: School) -> str:
     window.open(base + "/withdrawals")
     press(window, "/act/forget", {"students": student})
     assert "updates that saw this student" in stage(window, "asks")
-    window.wait("return document.querySelector('#price')?.innerText.includes('Training again')", "the price")
+    window.wait("return document.querySelector('#price')?.innerText.includes('recovery rounds cost')", "the price")
     assert "held-out students here" in window.text("#price"), window.text("#price")
     looks_right(window, "forget")
     done = confirm(window)
