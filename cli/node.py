@@ -18,7 +18,7 @@ from .monitor import check
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
 from .output import emit, facts, names, say, short, size, table
 from .pausing import pause, resume
-from .quiet import quiet_words
+from .quiet import quiet_words, to_come
 from .read import answer
 from .training import CANNOT_TRAIN, Started, coverage, problem, tell, trained, wait_for_learner
 
@@ -223,7 +223,13 @@ def status(
         return
     if not watch:
         state = look(node_home)
-        emit(state, as_json, lambda out: show(out, state, silent=running(node_home) is not None))
+
+        def people(out: "Console") -> None:
+            show(out, state, silent=running(node_home) is not None)
+            if state["live"] and (later := to_come(node_home, state["quiet_hours"])):
+                out.print(f"note: {later}")
+
+        emit(state, as_json, people)
         return
     if as_json:
         raise UsageError("--watch and --json do not go together", "Ask with --json as often as you need.")
