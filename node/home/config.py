@@ -59,6 +59,7 @@ class Learning:
 
     `private` components are retrained every `personalise_every` rounds. With a `private_adapter` they include an
     adapter of that kind and of `private_rank` on each pretrained text model; "" for none. `quiet_hours`: quiet.py.
+    Training is shared out over `processes`.
     """
 
     contribute: bool = True
@@ -70,6 +71,7 @@ class Learning:
     personalise_every: int = 5
     private_adapter: str = ""
     private_rank: int = 8
+    processes: int = 1
     learner: tuple[str, ...] = ()
 
     def engages(self, component: str) -> bool:
@@ -267,6 +269,7 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, toml.Check[Any]]]] =
             "personalise_every": toml.whole(1, 2**31 - 1),
             "private_adapter": toml.one_of("", *PRIVATE_ADAPTERS),
             "private_rank": toml.whole(1, 256),
+            "processes": toml.whole(1, 64),
             "learner": toml.list_of("words of a command", 0, 256, _word),
         },
     ),
@@ -394,6 +397,9 @@ personalise_every = {c.learning.personalise_every}  # rounds between two trainin
 # Its training takes minutes where that of the other private components takes seconds.
 private_adapter = {_toml(c.learning.private_adapter)}
 private_rank = {c.learning.private_rank}  # its rank: the higher, the more it can learn, and memorise
+# Train over several processes of this machine. Each holds the data and the model, and computes its share of the drawn
+# students; with as many GPUs as processes, on one of its own.
+processes = {c.learning.processes}
 learner = {_toml(c.learning.learner)}  # the learner's command and arguments; empty: the built-in one
 
 [privacy]

@@ -1,11 +1,27 @@
-"""`python -m collegium.node.learner`: a learner worker (serve.py)."""
+"""`python -m collegium.node.learner`: a learner worker (serve.py), or the helper of one (crew.py)."""
 
+import argparse
 import sys
+from pathlib import Path
 
 from .serve import main
 from .worker import Worker
 
+
+def _worker() -> Worker:
+    options = argparse.ArgumentParser(allow_abbrev=False)
+    options.add_argument("--rank", type=int, default=0)
+    options.add_argument("--of", type=int, default=1)
+    options.add_argument("--meeting", type=Path)
+    asked = options.parse_args()
+    if asked.of == 1:
+        return Worker()
+    from .parallel import Team, join  # noqa: PLC0415  # torch
+
+    return Worker(join(Team(asked.rank, asked.of), asked.meeting))
+
+
 if __name__ == "__main__":
-    status = main(Worker())
+    status = main(_worker())
     sys.stdout = None
     sys.exit(status)

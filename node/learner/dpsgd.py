@@ -45,11 +45,13 @@ from ...protocol.components import ComponentSpec
 from .gradients import StudentGradients
 from .messages import Engagement
 from .model import M3TModel
+from .parallel import ALONE, Team
 from .randomness import Randomness, gaussian, uniform
 from .tasks import record_losses
 
 PHYSICAL_RECORDS = 4096  # records in memory at once; the clipped sums of their students add up
 Floats = npt.NDArray[np.float64]
+NOBODY = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,10 +149,12 @@ def train(
     source: Randomness,
     progress: Callable[[int, int], None],
     drawn: set[int] | None = None,
+    team: Team = ALONE,
 ) -> dict[str, Floats]:
     """Train the engaged components of `model` (changed in place); return their changes, [d] float64 each.
 
-    `data` are all students that may be drawn. The rows of students drawn in any step are added to `drawn`.
+    `data` are all students that may be drawn. The rows of students drawn in any step are added to `drawn`. Of a `team`
+    only the leader uses `source`, and returns changes that mean anything.
     """
     active = [specs[name] for name in sorted(engaged)]
     weights = _join_parameters(model, active)
@@ -160,15 +164,16 @@ def train(
     change = {spec.name: total[end - spec.dimension : end] for spec, end in zip(active, ends, strict=True)}
     with watch(model, active) as gradients:
         for step in range(sampling.steps):
-            chosen = np.flatnonzero(uniform(source, data.size) < sampling.rate)
+            chosen = np.flatnonzero(uniform(source, data.size) < sampling.rate) if team.leads else NOBODY
+            chosen = team.from_leader(chosen)
             if drawn is not None:
                 drawn.update(chosen.tolist())
-            sums = clipped_sums(gradients, model, engaged, data, chosen)
-            for spec in active:
+            sums = team.added(clipped_sums(gradients, model, engaged, data, team.part(chosen)))
+            for spec in active if team.leads else ():
                 rule = engaged[spec.name]
                 noise = rule.noise * rule.clip * gaussian(source, spec.dimension) if rule.noise > 0.0 else 0.0
                 change[spec.name] -= rule.learning_rate * (sums[spec.name] + noise) / sampling.lot
-            weights.copy_(torch.from_numpy(start + total))
+            weights.copy_(torch.from_numpy(team.from_leader(start + total)))
             progress(step + 1, sampling.steps)
     return change
 

@@ -73,7 +73,7 @@ class Open(Asks[Opened]):
     the folders of pretrained models, by name; `cache` is the file of their embeddings (None: no cache), which may be
     `cache_read_only`; `purge` deletes its rows of students that are not in the data. `validation` is the share of the
     training students that is set apart. `private` is the folder of the private components. A `session` of the same name
-    is replaced.
+    is replaced. Training is shared out over `processes` (crew.py).
     """
 
     data: Annotated[tuple[str, ...], Size(1, 2**16)]
@@ -92,6 +92,7 @@ class Open(Asks[Opened]):
     private: str | None = None
     private_adapter: PrivateAdapter | None = None
     excluded: LeftOut | None = None
+    processes: Annotated[int, Between(1, 64)] = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,10 @@ def train_components(session: Session, request: Train, progress: Callable[[int, 
         source=session.source,
         progress=tell,
         drawn=drawn,
+        team=session.team,
     )
+    if not session.team.leads:
+        return _trained_answer({}, (), started)
     results = {name: quantise(changes[name], session.specs[name], engaged[name], steps, lot) for name in changes}
     return _trained_answer(results, tuple(part.subjects[row] for row in sorted(drawn)), started)
 

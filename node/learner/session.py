@@ -1,7 +1,7 @@
 """The session that `open` prepares: an institution's data, the specs and bases of its components."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from .answers import BadRequestError
 from .dpsgd import Batch
 from .messages import Open, PrivateAdapter, Split
 from .model import M3TModel
+from .parallel import ALONE, Team
+from .parallel import device as device_of
 from .randomness import Randomness, randomness
 
 Vector = npt.NDArray[np.float32]
@@ -84,6 +86,12 @@ class Session:
     adapted: frozenset[str] = frozenset()
     everybody: tuple[str, ...] = ()
     cut: dict[str, int] = field(default_factory=dict)  # by text modality: the number of records that are read in part
+    team: Team = ALONE
+
+    def within(self, team: Team) -> "Session":
+        """Return the session of one process of a team, on a GPU of its own if each process has one."""
+        own = device_of(team)
+        return replace(self, team=team, device=self.device if own.type == "cpu" else own)
 
     @property
     def modules(self) -> dict[str, ComponentSpec]:

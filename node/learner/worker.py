@@ -1,11 +1,16 @@
 """The worker: a request in, its answer out (messages.py)."""
 
-from collections.abc import Callable, Sequence
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from ..privacy.accountant import Event, claimed, epsilon
 from ..privacy.budget import Verdict, decide_run
 from .answers import Answer, BadRequestError, Done, EpsilonFound
+from .crew import ENDED, Crew
 from .messages import (
     Audit,
     AuditOwn,
@@ -27,6 +32,7 @@ from .messages import (
 )
 
 if TYPE_CHECKING:
+    from .parallel import Team
     from .session import Session
 
 OnProgress = Callable[[int, int], None]
@@ -35,11 +41,14 @@ OnProgress = Callable[[int, int], None]
 class Worker:
     """One learner. It keeps the opened sessions between requests and nothing else.
 
-    torch is imported where it is needed: that takes seconds, and the accountant does not need it.
+    torch is imported where it is needed: that takes seconds, and the accountant does not need it. A helper of another
+    worker is in its `team`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, team: "Team | None" = None) -> None:
         self._sessions: dict[str, Session] = {}
+        self._team = team
+        self._crew: Crew | None = None
 
     def handle(self, request: Request, progress: OnProgress) -> Answer:
         """Answer a request. Raises CollegiumError, ValueError for what cannot be answered."""
@@ -61,7 +70,9 @@ class Worker:
                 from . import operations  # noqa: PLC0415  # torch
 
                 self._sessions.pop(request.session, None)  # free its memory for the new one
-                self._sessions[request.session], answer = operations.open_data(request, progress)
+                session, answer = operations.open_data(request, progress)
+                team = self._team or self._gathered(request)
+                self._sessions[request.session] = session if team is None else session.within(team)
                 return answer
             case _:
                 return self._on_session(request, progress)
@@ -79,9 +90,12 @@ class Worker:
         match request:
             case Respec():
                 self._sessions[request.session] = operations.respec(session, request)
+                if session.team.leads and self._crew is not None:
+                    self._crew.ask(request)
                 return Done()
             case Train():
-                return operations.train_components(session, request, progress)
+                with self._together(session, request):
+                    return operations.train_components(session, request, progress)
             case Evaluate():
                 return operations.evaluate(session, request)
             case EvaluateVariants():
@@ -94,6 +108,32 @@ class Worker:
                 return operations.personalise(session, request, progress)
             case _:
                 assert_never(request)
+
+    def _gathered(self, request: Open) -> "Team | None":
+        """Start as many helpers as a session wants, and open it in each. Raises the first one's OperatorError."""
+        if request.processes == 1:
+            return None
+        if self._crew is not None and self._crew.team.size != request.processes:
+            raise BadRequestError("a worker's sessions have one number of processes", "Start another worker.")
+        self._crew = self._crew or Crew(request.processes)
+        self._crew.ask(replace(request, processes=1, cache_read_only=True, purge=False))
+        return self._crew.team
+
+    @contextmanager
+    def _together(self, session: "Session", request: Train) -> Iterator[None]:
+        """Train with all processes of the session's team. If one fails the others would wait for it: all end."""
+        if session.team.size == 1 or any(session.specs[name].is_statistic for name in request.engaged):
+            yield
+            return
+        try:
+            if self._crew is None:
+                yield
+            else:
+                with self._crew.beside(request):
+                    yield
+        except Exception:  # noqa: BLE001  # whatever it was
+            traceback.print_exc(file=sys.stderr)
+            raise SystemExit(ENDED) from None
 
 
 def _decide_run(request: DecideRun) -> Verdict:

@@ -99,6 +99,7 @@ class Jobs:
             private=str(self.home.private) if learning.private else None,
             private_adapter=PrivateAdapter.named(learning.private_adapter, learning.private_rank),
             excluded=LeftOut(excluded.salt, tuple(sorted(excluded.tags))),
+            processes=learning.processes,
         )
 
     def _on_learner_ready(self, answer: Opened) -> None:
