@@ -192,6 +192,7 @@ def show(
                 ("by telephone", result["fingerprint"]),
                 ("fault model", f"{rules.fault_model}: goes on without {result['tolerated_losses']} of its members"),
                 ("deadline", f"a round waits {rules.round_deadline / 1000:g} s for a host that is late"),
+                founding.fusion_fact(charter),
                 *founding.start_facts(charter),
                 ("pace", founding.pace_fact(charter)),
                 ("late updates", f"count for {rules.max_staleness} more rounds"),

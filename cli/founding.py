@@ -233,6 +233,14 @@ def start_facts(charter: "Charter") -> list[tuple[str, object]]:
     return [("start", f"no round is trained or closed before {start_text(charter)}")] if charter.rules.start else []
 
 
+def fusion_fact(charter: "Charter") -> tuple[str, str]:
+    """Say how the modalities of a record are joined."""
+    from ..node.blueprint.fusion import described
+    from ..protocol.component_names import ComponentKind
+
+    return "modalities", described(charter.component(ComponentKind.BACKBONE))
+
+
 def pace_fact(charter: "Charter") -> str:
     """Say how fast rounds may follow each other, and how long the planned ones take at least."""
     return pace_words(charter.rules.pace / 1000, charter.learning.planned_rounds)

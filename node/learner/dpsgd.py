@@ -105,6 +105,12 @@ def student_losses(kinds: Mapping[str, str], logits: Mapping[str, Tensor], batch
     return total
 
 
+def training_losses(model: M3TModel, batch: Batch) -> Tensor:
+    """Return what training lowers, [S]: each student's loss, and the imbalance of a mixture of experts within it."""
+    losses = student_losses(kinds_of(model), model(batch.inputs), batch)
+    return losses + model.imbalance(batch.weights)
+
+
 def kinds_of(model: M3TModel) -> dict[str, str]:
     """Return the kind of each hosted task."""
     return {task.name: task.kind for task in model.learning.tasks if task.name in model.heads}
@@ -124,7 +130,7 @@ def watch(model: M3TModel, specs: Sequence[ComponentSpec]) -> StudentGradients:
 def see(gradients: StudentGradients, model: M3TModel, batch: Batch) -> None:
     """One forward and one backward pass over the students of a batch."""
     gradients.forget()
-    gradients.backward(student_losses(kinds_of(model), model(batch.inputs), batch), batch.rows)
+    gradients.backward(training_losses(model, batch), batch.rows)
 
 
 @dataclass(frozen=True, slots=True)

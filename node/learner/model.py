@@ -1,4 +1,4 @@
-"""The M3T model, built from component specs: encoders of modalities → sum → backbone → heads of tasks, and skips.
+"""The M3T model, built from component specs: encoders of modalities → sum or backbone → heads of tasks, and skips.
 
 A task sees its modalities of the charter that are hosted here; tasks with the same modalities share one pass through
 the backbone. Only parameters hold state: no BatchNorm, no dropout, no buffers that learn.
@@ -16,15 +16,17 @@ the backbone. Only parameters hold state: no BatchNorm, no dropout, no buffers t
 | `prompt/TEXT` | `soft-prompt` | adapters.py: prompt tokens before the text |
 | `backbone` | `mlp` | hidden.weight [m, h], hidden.bias [m], out.weight [h, m], out.bias [h]: z + out(tanh(hidden z)) |
 | | `transformer` | layers of transformers' BERT over the modalities as tokens (pretrained/tensors.py) |
+| | `concat` | modality/NAME.weight [m, h + 1]: its embedding, whether it is there; out.weight [h, m], out.bias [h] |
+| | `cross-attention` | query, key, value, out: weight [h, h] and bias [h] each; the sum asks the modalities |
+| | `experts-topN` | router.weight [e, h]; hidden.weight [e·m, h], hidden.bias [e·m]; out.weight [h, e·m], out.bias |
 | `head/TASK` | `linear` | linear.weight [outputs, h], linear.bias [outputs] |
 | `skip/TASK` | `linear-skip` | MODALITY.weight [outputs, width]: the mean of the valid steps (or `pair_features`) |
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from math import isqrt, prod, sqrt
-from typing import Any, TypeAlias, assert_never
+from math import isqrt, prod
+from typing import Any, TypeAlias, assert_never, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,48 +35,18 @@ from torch import Tensor, nn
 from torch.nn.functional import group_norm, pad, relu, unfold
 
 from ...crypto.errors import UsageError
-from ...crypto.hashing import digest
 from ...protocol.component_names import ComponentKind as Kind
 from ...protocol.component_names import of_kind, parse_name
 from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning, Modality
+from ..blueprint.parts import EXPERTS
+from .backbones import Backbone, Concat, CrossAttention, Experts, ResidualMlp, TransformerBackbone
+from .heads import Head, LinearSkip
+from .layers import has, linear, mean_of_steps
+from .pairs import Projected
 
 Inputs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
 """Modality → values [S, K, T, width] float32 (text with an adapter: token ids [S, K, T, L] int64), steps [S, K, T]."""
-
-
-def pair_width(width: int, length: int) -> int:
-    """Return the number of `pair_features` for `length` segments of embeddings of `width`, with their similarities."""
-    return width * (1 + 2 * (length - 1)) + length - 1
-
-
-def pair_features(values: Tensor, steps: Tensor) -> Tensor:
-    """Compare the last segment v of a text with every other one u: `v, u∘v·√width, |u - v|`, [S, K, pair_width].
-
-    A missing segment is zero, and so are its comparisons.
-    """
-    clean = values * steps.unsqueeze(3)
-    last = clean[:, :, -1]
-    parts = [last]
-    for index in range(values.shape[2] - 1):
-        both = (steps[:, :, index] & steps[:, :, -1]).unsqueeze(2)
-        other = clean[:, :, index]
-        parts += [other * last * sqrt(values.shape[3]) * both, (other - last).abs() * both]
-    return torch.cat(parts, dim=2)
-
-
-def similarities(values: Tensor, steps: Tensor) -> Tensor:
-    """Return each segment's similarity to the last one, `4 (u·v - ½)`, [S, K, T - 1]; 0 if one is missing."""
-    clean = values * steps.unsqueeze(3)
-    both = (steps[:, :, :-1] & steps[:, :, -1:]).to(values.dtype)
-    return 4.0 * ((clean[:, :, :-1] * clean[:, :, -1:]).sum(3) - 0.5) * both
-
-
-def projection(seed: bytes, name: str, rows: int, columns: int) -> Tensor:
-    """Return a matrix [rows, columns] of uniform entries with variance 1/rows, expanded from the charter's seed."""
-    stream = hashlib.shake_256(digest("projection", seed, name.encode())).digest(2 * rows * columns)
-    integers = np.frombuffer(stream, dtype="<i2").astype(np.float64).reshape(rows, columns)
-    return torch.from_numpy((integers * (sqrt(3.0 / rows) / 2**15)).astype(np.float32))
 
 
 class Encoder(nn.Module, ABC):
@@ -82,8 +54,8 @@ class Encoder(nn.Module, ABC):
 
     def __init__(self, spec: ComponentSpec) -> None:
         super().__init__()
-        self.project = _linear(spec, "project")
-        self.missing = _linear(spec, "missing") if _has(spec, "missing.weight") else None
+        self.project = linear(spec, "project")
+        self.missing = linear(spec, "missing") if has(spec, "missing.weight") else None
 
     def forward(self, values: Tensor, steps: Tensor) -> Tensor:
         """Values [S, K, T, width], steps [S, K, T] → [S, K, h]."""
@@ -110,7 +82,7 @@ class AttentionPool(Encoder):
 
     def __init__(self, spec: ComponentSpec) -> None:
         super().__init__(spec)
-        self.score = _linear(spec, "score")
+        self.score = linear(spec, "score")
 
     def encode(self, values: Tensor, steps: Tensor) -> Tensor:
         """See Encoder."""
@@ -132,27 +104,6 @@ class PairTanh(Encoder):
     def encode(self, values: Tensor, steps: Tensor) -> Tensor:
         """See Encoder."""
         return torch.tanh(self.project(self.fixed(values, steps)))
-
-
-class Projected(nn.Module):
-    """Pair features and similarities: `width` numbers, the former projected by a seeded matrix if they are too many."""
-
-    def __init__(self, seed: bytes, name: str, width: int, modality: Modality) -> None:
-        super().__init__()
-        alike = modality.length - 1
-        features = pair_width(modality.width, modality.length) - alike
-        if width <= alike:
-            raise UsageError(f"{name}: {width} features of {modality.length} segments; at least {alike + 1} are needed")
-        matrix = None if width == features + alike else projection(seed, name, width - alike, features)
-        self.matrix: Tensor | None
-        self.register_buffer("matrix", matrix, persistent=False)
-
-    def forward(self, values: Tensor, steps: Tensor) -> Tensor:
-        """Values [S, K, T, w], steps [S, K, T] → [S, K, width]."""
-        features = pair_features(values, steps)
-        if self.matrix is not None:
-            features = features @ self.matrix.T
-        return torch.cat([features, similarities(values, steps)], dim=2)
 
 
 class ConvImage(Encoder):
@@ -227,90 +178,6 @@ def embed_tokens(text: nn.Module, ids: Tensor) -> Tensor:
     return text(flat.clamp(min=0), mask).reshape(*ids.shape[:3], -1)  # type: ignore[no-any-return]  # nn.Module
 
 
-class ResidualMlp(nn.Module):
-    """Backbone: `z + out(tanh(hidden z))` with z the sum over modalities."""
-
-    def __init__(self, spec: ComponentSpec) -> None:
-        super().__init__()
-        self.hidden = _linear(spec, "hidden")
-        self.out = _linear(spec, "out")
-
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:  # noqa: ARG002  # missing modalities are zero
-        """Embeddings of M modalities [S, K, M, h] → [S, K, h]."""
-        z = tokens.sum(2)
-        return z + self.out(torch.tanh(self.hidden(z)))  # type: ignore[no-any-return]  # nn.Module returns Any
-
-
-class TransformerBackbone(nn.Module):
-    """Backbone: layers of transformers' BERT with the modalities as tokens, then the mean of those present."""
-
-    def __init__(self, spec: ComponentSpec) -> None:
-        super().__init__()
-        from .text import scratch_layers  # noqa: PLC0415  # transformers takes seconds to import
-
-        self.layers = scratch_layers(spec)
-
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Embeddings of M modalities [S, K, M, h], present [S, K, M] bool → [S, K, h]; zero where none is present."""
-        x, there = tokens.reshape(-1, *tokens.shape[2:]), present.reshape(-1, present.shape[2])
-        # A large finite number, as in AttentionPool: missing modalities get no attention.
-        mask = torch.zeros(there.shape, device=x.device).masked_fill(~there, -1e9)[:, None, None]
-        for layer in self.layers:
-            x = layer(x, mask)
-        return mean_of_steps(x.reshape(tokens.shape), present)
-
-
-class Head(nn.Module):
-    """`linear z`: logits."""
-
-    def __init__(self, spec: ComponentSpec) -> None:
-        super().__init__()
-        self.linear = _linear(spec, "linear")
-
-    def forward(self, z: Tensor) -> Tensor:
-        """[S, K, h] → [S, K, outputs]."""
-        return self.linear(z)  # type: ignore[no-any-return]  # nn.Module returns Any
-
-
-class LinearSkip(nn.Module):
-    """Logits straight from the features: for each modality a linear map of the mean of its valid steps."""
-
-    def __init__(self, spec: ComponentSpec, seed: bytes, learning: Learning) -> None:
-        super().__init__()
-        names = [tensor.name.removesuffix(".weight") for tensor in spec.tensors]
-        self.maps = nn.ModuleDict({name: _linear(spec, name) for name in names})
-        modalities = {modality.name: modality for modality in learning.modalities}
-        self.pairs = nn.ModuleDict()
-        for name in names:
-            read = modalities.get(name)
-            if read is not None and read.kind == "text":
-                width = int(self.maps[name].in_features)  # type: ignore[arg-type]  # the attribute of an nn.Linear
-                self.pairs[name] = Projected(seed, spec.name, width, read)
-
-    def forward(self, inputs: Inputs) -> Tensor | float:
-        """Return logits [S, K, outputs]; 0 if no modality is present."""
-        total: Tensor | float = 0.0
-        for name, linear in self.maps.items():
-            if name in inputs:
-                total = total + linear(self.features(name, *inputs[name]))
-        return total
-
-    def features(self, name: str, values: Tensor, steps: Tensor) -> Tensor:
-        """Return the input of a modality's linear map, [S, K, width]."""
-        if name in self.pairs:
-            return self.pairs[name](values, steps)  # type: ignore[no-any-return]  # nn.Module returns Any
-        return mean_of_steps(values, steps)
-
-
-def mean_of_steps(values: Tensor, steps: Tensor) -> Tensor:
-    """Return the mean of the valid steps, [S, K, width]; zero without any."""
-    count = steps.sum(2, keepdim=True).clamp(min=1)
-    return (values * steps.unsqueeze(3)).sum(2) / count
-
-
-Build: TypeAlias = Callable[[ComponentSpec], nn.Module]
-
-
 class M3TModel(nn.Module):
     """The hosted components of a node, joined. Components that it lacks are left out of every forward pass.
 
@@ -378,6 +245,8 @@ class M3TModel(nn.Module):
     def represent(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return the input of each task's head, [S, K, h], from embedded inputs."""
         represented: dict[tuple[str, ...], Tensor] = {}
+        if self.backbone is not None:
+            self.backbone.routed.clear()
         parts = {name: self.parts[Kind.ENCODER.named(name)](*inputs[name]) for name in self.encoders if name in inputs}
         present = {name: self._present(name, inputs[name][1]) for name in parts}
         for names in set(self.reads.values()):
@@ -389,15 +258,25 @@ class M3TModel(nn.Module):
                 some = next(iter(inputs.values()))[1]
                 tokens = torch.zeros(*some.shape[:2], 1, self.width, device=some.device)
                 there = torch.zeros(*some.shape[:2], 1, dtype=torch.bool, device=some.device)
-            represented[names] = (
-                self.parts[Kind.BACKBONE](tokens, there) if Kind.BACKBONE in self.parts else tokens.sum(2)
-            )
+            represented[names] = tokens.sum(2) if self.backbone is None else self.backbone(tokens, there, seen)
         return {name: represented[names] for name, names in self.reads.items()}
+
+    def imbalance(self, weights: Tensor) -> Tensor | float:
+        """Return what the last pass adds to each student's loss, [S], for the records' `weights` [S, K].
+
+        It is of mixtures of experts alone (backbones.py), and of each student by itself.
+        """
+        return 0.0 if self.backbone is None else self.backbone.imbalance(weights)
 
     def _present(self, name: str, steps: Tensor) -> Tensor:
         """Return where a modality contributes, [S, K]: everywhere, if it has a token for missing records."""
         learned = getattr(self.parts[Kind.ENCODER.named(name)], "missing", None) is not None
         return torch.ones_like(steps[:, :, 0]) if learned else steps.any(2)
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The hosted backbone."""
+        return cast("Backbone | None", dict(self.parts.items()).get(Kind.BACKBONE))
 
     @property
     def width(self) -> int:
@@ -457,6 +336,9 @@ ARCHITECTURES: dict[tuple[Kind, str], Callable[[ComponentSpec, bytes, Learning, 
     (Kind.ENCODER, "bert"): lambda spec, *_: Bert(spec),
     (Kind.BACKBONE, "mlp"): lambda spec, *_: ResidualMlp(spec),
     (Kind.BACKBONE, "transformer"): lambda spec, *_: TransformerBackbone(spec),
+    (Kind.BACKBONE, "concat"): lambda spec, *_: Concat(spec),
+    (Kind.BACKBONE, "cross-attention"): lambda spec, *_: CrossAttention(spec),
+    **{(Kind.BACKBONE, name): lambda spec, *_: Experts(spec) for name in EXPERTS},
     (Kind.HEAD, "linear"): lambda spec, *_: Head(spec),
     (Kind.SKIP, "linear-skip"): lambda spec, seed, learning, _: LinearSkip(spec, seed, learning),
 }
@@ -477,22 +359,10 @@ def _path(name: str) -> str:
     return f"layers.{name.removeprefix('conv')}" if name.startswith("conv") else name
 
 
-def _has(spec: ComponentSpec, name: str) -> bool:
-    return any(tensor.name == name for tensor in spec.tensors)
-
-
 def _stack(spec: ComponentSpec) -> nn.ModuleList:
     layers: list[nn.Module] = []
-    while _has(spec, f"conv{len(layers)}.weight"):
-        layers.append(_linear(spec, f"conv{len(layers)}"))
+    while has(spec, f"conv{len(layers)}.weight"):
+        layers.append(linear(spec, f"conv{len(layers)}"))
     if not layers:
         raise UsageError(f"component {spec.name!r}: no conv0.weight")
     return nn.ModuleList(layers)
-
-
-def _linear(spec: ComponentSpec, name: str) -> nn.Linear:
-    shapes = {tensor.name: tensor.shape for tensor in spec.tensors}
-    weight, bias = shapes.get(f"{name}.weight"), shapes.get(f"{name}.bias")
-    if weight is None or len(weight) != 2 or (bias is not None and bias != weight[:1]):
-        raise UsageError(f"component {spec.name!r}: {name!r} needs a weight [out, in] and, if any, a bias [out]")
-    return nn.Linear(weight[1], weight[0], bias=bias is not None)

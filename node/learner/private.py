@@ -26,7 +26,9 @@ from ...crypto.errors import CorruptError
 from .answers import BadRequestError
 from .dpsgd import Batch, kinds_of, student_losses
 from .evaluate import Floats
-from .model import M3TModel, embed_tokens, mean_of_steps, pair_features
+from .layers import mean_of_steps
+from .model import M3TModel, embed_tokens
+from .pairs import pair_features
 from .session import Embedder, Session, SplitData
 from .text import TextEncoder
 

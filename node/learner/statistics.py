@@ -29,7 +29,7 @@ from ...protocol.statistics import CONSTANT, SENSITIVITY, Numbers, inputs_of_mod
 from .answers import BadRequestError
 from .dpsgd import Batch
 from .messages import Engagement
-from .model import pair_features
+from .pairs import pair_features
 from .quantise import MARGIN, Quantised
 from .randomness import Randomness, gaussian
 from .session import Session

@@ -420,6 +420,7 @@ def test_a_charter_of_a_model_file_is_shown_with_its_tasks(run: "Run", tmp_path:
     assert f"ε {student['epsilon']:g} at δ 1e-05 after all 4 planned rounds over clicks, table together" in " ".join(
         shown.out.split()
     )
+    assert "modalities are added up" in " ".join(shown.out.split())
     lines = [line.split() for line in shown.out.splitlines()]
     assert ["grade", "ordinal", "3", "clicks,", "table"] in lines
     assert ["theme", "multiclass", "7", "scan"] in lines

@@ -275,6 +275,17 @@ WRONG = {
         TABLE + TABLE.replace("table", "b").replace("5", "5\nencoder = 'none'") + TASK + 'skip = ["table"]\n',
         "nothing reads b",
     ),
+    "layers beside a backbone by name": ("[model]\nlayers = 1\nbackbone = 'concat'\n" + MINIMAL, "Write layers in"),
+    "an unknown backbone": ("[model]\nbackbone = 'concatenation'\n" + MINIMAL, "'concatenation' is unknown"),
+    "a key of another backbone": (
+        "[model]\nbackbone = { architecture = 'concat', experts = 3 }\n" + MINIMAL, r"\[model\.backbone\].*'experts'"
+    ),
+    "as many experts as there are": (
+        "[model]\nbackbone = { architecture = 'experts', experts = 2, chosen = 2 }\n" + MINIMAL, "2 of 2 experts"
+    ),
+    "a place for what has no encoder": (
+        "[model]\nbackbone = { architecture = 'concat', modalities = ['scan'] }\n" + MINIMAL, "'scan' has no encoder"
+    ),
     "a backbone that reads nothing": (
         "[model]\nbackbone = 8\n" + TABLE + 'encoder = "none"\n' + TASK + "skip = true\n", "no encoder that it reads"
     ),

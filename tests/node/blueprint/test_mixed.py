@@ -16,8 +16,9 @@ from collegium.node.blueprint.declare import read_model
 from collegium.node.blueprint.derive import TEXT_MODEL, model_toml
 from collegium.node.blueprint.recipe import NO_SEED, Budget, charter_parts, needed
 from collegium.node.data.manifest import read_manifest
+from collegium.node.learner.heads import LinearSkip
 from collegium.node.learner.messages import Engagement, Evaluate, Open, Predict, Train
-from collegium.node.learner.model import Inputs, LinearSkip, M3TModel
+from collegium.node.learner.model import Inputs, M3TModel
 from collegium.node.learner.worker import Worker
 from collegium.protocol.charter import Charter, Member, Rules, check
 from collegium.sims.processes.federation import Agreed, Daemon, Settings, found

@@ -14,10 +14,21 @@ import torch
 from opacus.grad_sample import GradSampleModule
 from torch import nn
 
-from collegium.node.learner.dpsgd import Batch, Sampling, kinds_of, see, student_losses, train, watch
+from collegium.node.blueprint import parts
+from collegium.node.learner.dpsgd import (
+    Batch,
+    Sampling,
+    kinds_of,
+    see,
+    student_losses,
+    train,
+    training_losses,
+    watch,
+)  # fmt: skip
 from collegium.node.learner.gradients import StudentGradients
 from collegium.node.learner.messages import Engagement, Open, Train
-from collegium.node.learner.model import ARCHITECTURES, M3TModel, pair_width
+from collegium.node.learner.model import ARCHITECTURES, M3TModel
+from collegium.node.learner.pairs import pair_width
 from collegium.node.learner.randomness import gaussian, randomness, uniform
 from collegium.node.learner.worker import Worker
 from collegium.node.pretrained.tensors import backbone_tensors
@@ -35,6 +46,10 @@ def spec(name: str, architecture: str, shapes: dict[str, tuple[int, ...]], bound
     tensors = tuple(TensorSpec(tensor, shape, bound) for tensor, shape in shapes.items())
     base = base_digest(base_vector(SEED, name, tensors))
     return ComponentSpec(name, architecture, tensors, 14, 16, "mean", 1, 1_000_000, 1_000_000, 1_000_000, base)
+
+
+def joining(part: parts.Part) -> ComponentSpec:
+    return spec(part.name, part.architecture, {tensor.name: tensor.shape for tensor in part.tensors})
 
 
 TABULAR = spec(
@@ -87,6 +102,13 @@ MODELS = {
     "picture": [PICTURE, HEAD],
     "strokes": [STROKES, OTHER],
     "transformer": [*WIDE.values(), TRANSFORMER, WIDE_HEAD],  # without tokens of what is missing: its mask is used
+    # The picture has no place beside the others, as if it had opened later.
+    "concat": [TABULAR, SERIES, IMAGE, joining(parts.concat_backbone(4, 3, ["series", "table"])), HEAD, MARK],
+    "cross-attention": [TABULAR, SERIES, IMAGE, joining(parts.attention_backbone(4)), HEAD, MARK],
+    **{
+        name: [TABULAR, SERIES, IMAGE, joining(parts.experts_backbone(4, 3, 5, int(name[-1]))), HEAD, MARK]
+        for name in parts.EXPERTS
+    },
     "kinds": [TABULAR, SERIES, MARK, LEVEL, TOPICS],
     "everything": [TABULAR, SERIES, IMAGE, PICTURE, STROKES, TEXT, BACKBONE, HEAD, OTHER, MARK, LEVEL, TOPICS, SKIP],
 }
@@ -161,7 +183,7 @@ def test_gradients_of_students_equal_a_loop_over_students(name: str) -> None:
     for student in range(batch.size):
         one = batch.take(torch.tensor([student]))
         plain.zero_grad()
-        student_losses(kinds_of(plain), plain(one.inputs), one).sum().backward()  # type: ignore[no-untyped-call]
+        training_losses(plain, one).sum().backward()  # type: ignore[no-untyped-call]
         for item in specs:
             grads = torch.cat(
                 [torch.zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in plain.tensors(item)]
@@ -202,52 +224,16 @@ def test_g6_a_students_data_change_only_what_the_charter_says_they_reach(changed
     assert differ == set(learning.downstream(changed, [item.name for item in specs]))
 
 
-def test_a_transformer_attends_to_the_modalities_that_are_there_and_averages_those() -> None:
-    def logits(specs: Sequence[ComponentSpec], batch: Batch) -> torch.Tensor:
-        with torch.no_grad():
-            out: torch.Tensor = model_of(specs)(batch.inputs)["grade"]
-            return out
-
-    both, batch = MODELS["transformer"], batch_of(40)
-    alone = [item for item in both if item.name != "encoder/image"]
-    there = {name: steps.any(2) for name, (_, steps) in batch.inputs.items()}
-    without, whole = logits(alone, batch), logits(both, batch)
-    only = there["table"] & ~there["image"]
-    assert only.sum() >= 3
-    # A record without the picture is read as by a node that has no encoder of pictures at all.
-    assert torch.allclose(whole[only], without[only], atol=1e-6)
-    together = there["table"] & there["image"]
-    assert not torch.allclose(whole[together], without[together], atol=1e-3)
-    # Nothing there: what is left is the head's bias.
-    bias = model_of(both).parts["head/grade"].linear.bias.detach()  # type: ignore[union-attr, operator]
-    neither = ~there["table"] & ~there["image"]
-    assert neither.sum() >= 3
-    assert torch.allclose(whole[neither], bias.expand(int(neither.sum()), -1))
-
-
-def test_a_learned_token_of_what_is_missing_is_attended_to() -> None:
-    token = spec(
-        "encoder/image", "linear-tanh",
-        {"project.weight": (16, 5), "project.bias": (16,), "missing.weight": (16, 1)},
-    )  # fmt: skip
-    specs, batch = [WIDE["table"], token, TRANSFORMER, WIDE_HEAD], batch_of(11)
-    weights = batch.weights > 0
-    model = model_of(specs)
-    before = model(batch.inputs)["grade"].detach()
-    with torch.no_grad():
-        model.parts["encoder/image"].missing.weight.add_(1.0)  # type: ignore[union-attr, operator]
-    moved = (model(batch.inputs)["grade"] - before).abs().amax(2) > 1e-4
-    assert torch.equal(moved & weights, ~batch.inputs["image"][1].any(2) & weights)
-
-
 @pytest.mark.filterwarnings("ignore:Full backward hook")
-@pytest.mark.parametrize("name", ["tabular", "series", "backbone", "skip", "kinds"])
+@pytest.mark.parametrize(
+    "name", ["tabular", "series", "backbone", "skip", "kinds", "concat", "cross-attention", "experts-top2"]
+)
 def test_gradients_of_students_are_those_of_opacus(name: str) -> None:
     specs, batch = MODELS[name], batch_of(11)
     gradients = gradients_of(specs, batch).each()
     model = model_of(specs)
     module = GradSampleModule(model, loss_reduction="sum")
-    student_losses(kinds_of(model), module(batch.inputs), batch).sum().backward()  # type: ignore[no-untyped-call]
+    (student_losses(kinds_of(model), module(batch.inputs), batch) + model.imbalance(batch.weights)).sum().backward()  # type: ignore[no-untyped-call]
     for item in specs:
         samples = torch.cat([p.grad_sample.reshape(batch.size, -1) for p in model.tensors(item)], dim=1)  # type: ignore[attr-defined]
         assert torch.allclose(gradients[item.name], samples, atol=1e-6, rtol=1e-5)
@@ -302,14 +288,16 @@ def test_a_loss_is_the_average_over_records_summed_over_tasks() -> None:
     assert loss.tolist() == pytest.approx([grade + passed])
 
 
-def test_padding_and_the_company_of_others_change_nothing() -> None:
-    batch, model = batch_of(6), model_of(MODELS["everything"])
-    kinds = kinds_of(model)
-    losses = student_losses(kinds, model(batch.inputs), batch)
+@pytest.mark.parametrize("name", ["everything", "concat", "cross-attention", "experts-top2"])
+def test_padding_and_the_company_of_others_change_nothing(name: str) -> None:
+    batch, model = batch_of(6), model_of(MODELS[name])
+    losses = training_losses(model, batch)
+    alone = torch.cat([training_losses(model, batch.take(torch.tensor([student]))) for student in range(6)])
+    assert torch.allclose(losses, alone, atol=1e-6)
     for values, steps in batch.inputs.values():
         values[~steps] = 99.0
     batch.inputs["table"][0][5] = 7.0
-    again = student_losses(kinds, model(batch.inputs), batch)
+    again = training_losses(model, batch)
     # Values where a mask says "nothing" must not be read, by no architecture.
     assert torch.allclose(losses[:5], again[:5], atol=1e-6)
 
