@@ -17,6 +17,7 @@ from .problems import ColumnCount, Problem
 from .spelling import alike, near_ids
 
 NAMED = 20  # groups of ids that are named
+REPEATS = 5  # repeated rows that are named
 READ = 126  # words and signs of a text that are read at most: a pretrained model reads 128 tokens, two of them its own
 # Words that spreadsheets of schools have in place of an id in a last row.
 TOTALS = frozenset({
@@ -209,6 +210,11 @@ def _of_texts(modality: ModalityArray) -> list[str]:
     return warnings
 
 
+def _lines(pairs: Sequence[tuple[int, int]]) -> str:
+    shown = ", ".join(f"{line} (as {earlier})" for line, earlier in pairs[:REPEATS])
+    return shown + (f" and {len(pairs) - REPEATS} more" if len(pairs) > REPEATS else "")
+
+
 def _warnings(data: Dataset) -> list[str]:
     warnings = _of_columns(data.findings.columns.values())
     warnings += near_warnings(data)
@@ -246,6 +252,12 @@ def _warnings(data: Dataset) -> list[str]:
         f"modality {name!r}: {counted(records, 'record has', 'records have')} more texts than are read:"
         f" {counted(texts, 'text is', 'texts are')} left away, the oldest ones. Raise `texts` if they matter"
         for name, (records, texts) in sorted(data.findings.unread_texts.items())
+    ]
+    warnings += [
+        f"modality {name!r}: {file} has {counted(len(pairs), 'row that repeats', 'rows that repeat')} an earlier one of"
+        f" the same record, with the same place in the order and the same text: line {_lines(pairs)}. Each is read as a"
+        " text of its own: remove it if it was copied by mistake"
+        for name, (file, pairs) in sorted(data.findings.repeated.items())
     ]
     warnings += [warning for modality in data.modalities.values() for warning in _of_texts(modality)]
     for task in data.tasks.values():

@@ -1,5 +1,7 @@
 """Texts of a table: one row a record, or several in a declared order, of which a declared number is read."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,15 +16,18 @@ def text_steps(table: Table, entry: ModalityEntry, subject: Index, record: Index
     """Return the rows to read, ordered by record and `entry.order`, and the place of each among its record's texts.
 
     The last `entry.texts` rows of a record are read, the newest in the last place: a record with fewer has its first
-    places empty. Rows without any text do not count. What is not read is counted (Findings.unread_texts).
+    places empty. Rows without any text do not count. What is not read is counted (Findings.unread_texts), and
+    rows of a record that are equal in all that is read are noted (Findings.repeated).
     """
     written = np.zeros(table.rows, dtype=np.bool_)
-    for segment in entry.segments:
-        written |= np.array([passage != "" for passage in table.passages(segment)], dtype=np.bool_)
+    columns = [table.passages(segment) for segment in entry.segments]
+    for passages in columns:
+        written |= np.array([passage != "" for passage in passages], dtype=np.bool_)
     moment = table.moments(entry.order, written)
     rows = np.flatnonzero((subject >= 0) & ~np.isnan(moment) & written)
     rows = rows[np.lexsort((moment[rows], record[rows], subject[rows]))]  # of equal ones, as the file has them
     owner = subject[rows] * (int(record.max(initial=0)) + 1) + record[rows]
+    _note_repeats(table, entry.name, zip(rows.tolist(), owner.tolist(), moment[rows].tolist(), strict=True), columns)
     _, first, count = np.unique(owner, return_index=True, return_counts=True)
     after = np.repeat(first + count, count) - np.arange(rows.size) - 1  # rows of the record that follow
     more = np.maximum(count - entry.texts, 0)
@@ -31,6 +36,20 @@ def text_steps(table: Table, entry: ModalityEntry, subject: Index, record: Index
     kept = after < entry.texts
     places: Index = entry.texts - 1 - after[kept]
     return rows[kept], places
+
+
+def _note_repeats(
+    table: Table, name: str, placed: Iterable[tuple[int, int, float]], columns: Sequence[Sequence[str]]
+) -> None:
+    """Note rows of one record with the same place in the order and the same passages: one may be a copy by mistake."""
+    first: dict[tuple[int, float, tuple[str, ...]], int] = {}
+    pairs = []
+    for row, owner, moment in placed:
+        before = first.setdefault((owner, moment, tuple(passages[row] for passages in columns)), row)
+        if before != row:
+            pairs.append((table.line(row), table.line(before)))
+    if pairs:
+        table.findings.repeated[name] = (table.path.name, sorted(pairs))
 
 
 def fill_texts(table: Table, entry: ModalityEntry, placed: tuple[Index, Index, Index, Index], texts: Objects) -> None:
