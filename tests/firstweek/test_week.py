@@ -122,7 +122,7 @@ def test_rounds_do_not_wait_for_members_that_do_not_train(week: Week) -> None:
         why = {m["name"]: m["why"] for m in shown["missing"]}
         assert "no data folder" in why["bare"], why
         assert "fewer students" in why["few"], why
-        assert "cannot at the moment" in why["unmounted"], why
+        assert "holds back for now" in why["unmounted"], why
     assert {entry["why"] for entry in bare.status()["training"]["idle"]} == {"no-data"}
     status = few.status()
     assert {entry["why"] for entry in status["training"]["idle"]} == {"too-few-students"}
