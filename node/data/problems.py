@@ -73,9 +73,7 @@ class Findings:
         self.empty_rows: dict[str, int] = {}
         self.cut: Counter[str] = Counter()  # modality → recordings of which only the beginning is read
         self.unread_texts: dict[str, tuple[int, int]] = {}  # modality → records with too many texts, texts not read
-        self.repeated: dict[
-            str, tuple[str, list[tuple[int, int]]]
-        ] = {}  # modality → file, lines of copy and original
+        self.repeated: dict[str, tuple[str, list[tuple[int, int]]]] = {}  # modality → file, lines of copy and original
         self.squeezed: Counter[str] = Counter()  # modality → pictures that are far from square
         self._seen: set[tuple[str, str]] = set()
 
