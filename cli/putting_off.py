@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ..node.home.timetable import Timetable
 
 FARTHEST = 366  # days ahead
-EARLY = "If they would be too old to be withdrawn by then (beyond the refold horizon), they are withdrawn earlier."
-SOON = "They are nearly too old to be withdrawn (beyond the refold horizon): they are withdrawn in a moment."
+EARLY = "If these updates would be too old to be withdrawn by then (beyond the refold horizon), that happens earlier."
+SOON = "These updates are nearly too old to be withdrawn (beyond the refold horizon): that happens in a moment."
 
 
 def time_of(place: "Home", at: str | None, scheduled: bool) -> int | None:

@@ -74,7 +74,11 @@ def lines(cost: Price) -> list[str]:
         sentences.append(f"What it costs the shared model is not measured: {cost['not_measured']}.")
     for line in cost["retraining"]:
         budget = "no bound" if line["epsilon_budget"] is None else f"{line['epsilon_budget']:g}"
-        fits = "" if line["rounds"] >= RECOVERY_ROUNDS else f" The budget has {line['rounds']} of {RECOVERY_ROUNDS}."
+        fits = (
+            ""
+            if line["rounds"] >= RECOVERY_ROUNDS
+            else f" The budget has only {line['rounds']} of these {RECOVERY_ROUNDS}."
+        )
         sentences.append(
             f"The recovery rounds cost this node's {line['modality']}: ε {spent.shown(line['epsilon_now'])} now,"
             f" {spent.shown(line['epsilon_then'])} after them, of {budget}.{fits}"

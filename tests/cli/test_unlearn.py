@@ -238,7 +238,7 @@ def test_a_withdrawal_is_put_off_to_a_time(run: "Run", home: Home, monkeypatch: 
     text = " ".join(answer.out.split())
     when = f"{moment.astimezone():%a %Y-%m-%d %H:%M %Z}"
     assert f"2 updates that saw these students will be withdrawn on {when}, with those of 1 other student." in text
-    assert "If they would be too old to be withdrawn by then (beyond the refold horizon)" in text
+    assert "If these updates would be too old to be withdrawn by then (beyond the refold horizon)" in text
     assert f"`collegium --home {home.root} unlearn cancel ID` takes it back; the same command without --at" in text
     assert forget(run, home, monkeypatch, client, "--also", "A7", "--at", moment.isoformat()).code == 0
     assert client.put_off[2] == (["anna", "A7"],), "two ids of one student"
