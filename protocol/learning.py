@@ -100,6 +100,11 @@ class Learning:
     planned_rounds: Annotated[int, Between(1, 2**20)]
     min_students: Annotated[int, Between(0, 2**20)] = 0
 
+    @property
+    def names_reader(self) -> str | None:
+        """The modality whose frozen model embeds the names of classes: the first text with one, or None."""
+        return next((entry.name for entry in self.modalities if entry.kind == "text" and entry.pretrained), None)
+
     def enough(self, lot: int) -> bool:
         """Whether a declared L (thousandths) means enough students to train.
 

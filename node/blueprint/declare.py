@@ -31,6 +31,7 @@ name = "grade"
 kind = "multiclass"         # binary, multiclass, ordinal, regression, multilabel
 classes = ["correct", "incorrect"]                              # or their number
 modalities = ["answer"]     # by default all
+head = "linear"             # or "similarity": to the classes' names, as the first pretrained text model embeds them
 skip = false                # true: a linear map of the tabular and series features, too; or a list of modalities
 statistic = "ridge"         # or "prototypes", or { architecture, features }: a head that is a sum, released once
 ```
@@ -46,16 +47,16 @@ from ...protocol.bounds import MAX_ROUNDS, MAX_STEPS, MAX_STUDENTS
 from ...protocol.components import MILLION
 from ...protocol.learning import POLICIES, TASK_KINDS, Modality, Pretrained, Task
 from ...protocol.names import PLAIN_ADVICE, plain
-from ...protocol.statistics import MAX_FEATURES, SENSITIVITY
 from .. import toml
 from ..data.manifest import MODALITY_KINDS
 from ..pretrained.find import find
 from ..pretrained.folder import dimensions, is_model, weights_digest
 from ..pretrained.sound import check_sound
-from ..pretrained.tensors import BERT, LORA
+from ..pretrained.tensors import BERT, LORA, SIMILARITY
 from ..toml import Table
 from . import parts
 from .fusion import backbone
+from .heads import head, statistic
 from .parts import Part, Transformer
 from .recipe import STATISTIC_SHARE, Privacy, Recipe
 from .settings import LEARNING_RATE, Own, millionths, own_numbers, rule_of
@@ -122,8 +123,10 @@ def read_model(path: Path) -> Declared:
     if not tasks:
         raise top.fail("no [[task]]", "Name at least one.")
     _refuse_repeated(top, "task", [task.name for task in tasks])
-    for name in by_name:
-        if not any(name in task.modalities for task in tasks):
+    named = any(part.architecture == SIMILARITY for part in components)
+    for name, entry in by_name.items():
+        reads_names = named and not entry.parts and entry.folder is not None
+        if not reads_names and not any(name in task.modalities for task in tasks):
             raise top.fail(f"no task reads modality {name!r}", "Add it to the modalities of a task, or remove it.")
     top.done()
     shared, own = backbone(model, hidden, [entry.modality.name for entry in modalities if entry.parts])
@@ -306,9 +309,8 @@ def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> t
     shared = [entry for entry in modalities.values() if entry.modality.name in read and entry.shared]
     if not shared:
         raise section.fail("nothing is shared of all that it reads", 'Add a modality that is not under "never".')
-    components = [
-        parts.head(task, hidden if any(entry.parts for entry in modalities.values()) else 1)
-    ]  # 1: its bias alone
+    encoded = [entry.modality.name for entry in modalities.values() if entry.parts]
+    components = [head(section, task, hidden, encoded, [entry.modality for entry in modalities.values()])]
     skipped = section.take("skip", toml.kind(bool, list), False)
     if skipped is True:
         widths = {e.modality.name: e.modality.width for e in shared if e.modality.kind in SKIPPED}
@@ -320,7 +322,7 @@ def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> t
         names = section.texts("skip")
         _are_known(section, "skip", names, [entry.modality.name for entry in shared])
         components.append(parts.skip(task, {key: _skip_width(section, modalities[key]) for key in names}))
-    added = _statistic(section, task, shared)
+    added = statistic(section, task, [entry.modality for entry in shared])
     unread = sorted(entry.modality.name for entry in shared if not entry.parts)
     if unread and components[1:]:
         unread = [
@@ -333,22 +335,6 @@ def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> t
     own = own_numbers(section)
     section.done()
     return task, [*components, *added], own
-
-
-def _statistic(section: Table, task: Task, shared: Collection["_Modality"]) -> list[Part]:
-    """Return the statistic of a task, if the file asks for one."""
-    declared = section.raw.pop("statistic", None)
-    if declared is None:
-        return []
-    options = section.below("statistic", {"architecture": declared} if isinstance(declared, str) else declared)
-    architecture = options.text("architecture", "ridge")
-    if architecture not in SENSITIVITY:
-        raise options.fail(f"architecture = {architecture!r} is unknown", f"Write one of {', '.join(SENSITIVITY)}.")
-    if architecture == "prototypes" and task.kind not in {"binary", "multiclass"}:
-        raise options.fail(f"a {task.kind} task has no class means", 'Write "ridge".')
-    features = options.whole("features", 0, 2, MAX_FEATURES) if "features" in options.raw else None
-    options.done()
-    return [parts.statistic(task, [entry.modality for entry in shared], architecture, features)]
 
 
 def _skip_width(section: Table, entry: _Modality) -> int:

@@ -14,7 +14,15 @@ from ...protocol.component_names import ComponentKind, names_statistic
 from ...protocol.components import MILLION, TensorSpec
 from ...protocol.learning import Modality, Task
 from ...protocol.statistics import inputs_of_modality, tensors
-from ..pretrained.tensors import BERT, SOFT_PROMPT, backbone_tensors, lora_tensors, prompt_tensors, scratch_tensors
+from ..pretrained.tensors import (
+    BERT,
+    SIMILARITY,
+    SOFT_PROMPT,
+    backbone_tensors,
+    lora_tensors,
+    prompt_tensors,
+    scratch_tensors,
+)
 from ..pretrained.tensors import TENSORS as MAX_TENSORS
 
 IMAGE_TAPS, SERIES_TAPS = 9, 5  # 3 × 3 pixels, 5 steps
@@ -194,6 +202,11 @@ def experts_backbone(hidden: int, middle: int, experts: int, chosen: int) -> Par
 def head(task: Task, hidden: int) -> Part:
     """Return a task's head."""
     return Part(ComponentKind.HEAD.named(task.name), "linear", linear("linear", task.outputs, hidden, zero=True))
+
+
+def similarity_head(task: Task, hidden: int) -> Part:
+    """Return a task's head of similarities to the names of its classes."""
+    return Part(ComponentKind.HEAD.named(task.name), SIMILARITY, linear("shift", hidden, 1, zero=True, bias=False))
 
 
 def skip(task: Task, widths: Mapping[str, int]) -> Part:

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning
 from .layers import linear, mean_of_steps
-from .pairs import Projected
+from .pairs import Projected, projection
+
+SCALE = 4.0  # of similarities: features in [-1, 1] give logits up to 4 √h
 
 
 class Head(nn.Module):
@@ -17,9 +21,47 @@ class Head(nn.Module):
         super().__init__()
         self.linear = linear(spec, "linear")
 
+    @property
+    def width(self) -> int:
+        """The number of features h that it reads."""
+        return self.linear.in_features
+
     def forward(self, z: Tensor) -> Tensor:
         """[S, K, h] → [S, K, outputs]."""
         return self.linear(z)  # type: ignore[no-any-return]  # nn.Module returns Any
+
+
+class Similarity(nn.Module):
+    """Logits are similarities to the names of the classes: `4 (z + shift)·u_c`.
+
+    u_c is the unit vector of a class: its name's frozen embedding, by a seeded projection to h numbers unless it has as
+    many (Radford et al. 2021, with frozen texts). All tasks share that space, so what encoders learn from one task
+    scores the classes of another one, and classes that nobody was trained on. `shift` leans to the commoner classes.
+    """
+
+    def __init__(self, spec: ComponentSpec, seed: bytes) -> None:
+        super().__init__()
+        self.shift = linear(spec, "shift")
+        self._seed = seed
+        self.names: Tensor
+        self.register_buffer("names", torch.zeros(0), persistent=False)
+
+    @property
+    def width(self) -> int:
+        """The number of features h that it reads."""
+        return self.shift.out_features
+
+    def place(self, embeddings: Tensor) -> None:
+        """Take the embeddings of the classes' names, [classes, width of the text model]."""
+        if embeddings.shape[1] != self.width:
+            embeddings = embeddings @ projection(self._seed, "class names", self.width, embeddings.shape[1]).T
+        self.names = normalize(embeddings, dim=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[S, K, h] → [S, K, classes]."""
+        shift = self.shift(torch.ones_like(z[:, :, :1]))  # a row for each record: gradients of single students
+        logits: Tensor = SCALE * (z + shift) @ self.names.T
+        return logits
 
 
 class LinearSkip(nn.Module):

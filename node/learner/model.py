@@ -20,6 +20,7 @@ the backbone. Only parameters hold state: no BatchNorm, no dropout, no buffers t
 | | `cross-attention` | query, key, value, out: weight [h, h] and bias [h] each; the sum asks the modalities |
 | | `experts-topN` | router.weight [e, h]; hidden.weight [e·m, h], hidden.bias [e·m]; out.weight [h, e·m], out.bias |
 | `head/TASK` | `linear` | linear.weight [outputs, h], linear.bias [outputs] |
+| | `similarity` | shift.weight [h, 1]: 4 (z + shift)·u_c, with u_c the frozen embedding of a class's name |
 | `skip/TASK` | `linear-skip` | MODALITY.weight [outputs, width]: the mean of the valid steps (or `pair_features`) |
 """
 
@@ -40,8 +41,9 @@ from ...protocol.component_names import of_kind, parse_name
 from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning, Modality
 from ..blueprint.parts import EXPERTS
+from ..pretrained.tensors import SIMILARITY
 from .backbones import Backbone, Concat, CrossAttention, Experts, ResidualMlp, TransformerBackbone
-from .heads import Head, LinearSkip
+from .heads import Head, LinearSkip, Similarity
 from .layers import has, linear, mean_of_steps
 from .pairs import Projected
 
@@ -181,7 +183,8 @@ def embed_tokens(text: nn.Module, ids: Tensor) -> Tensor:
 class M3TModel(nn.Module):
     """The hosted components of a node, joined. Components that it lacks are left out of every forward pass.
 
-    `texts` are the frozen text encoders of modalities with a hosted adapter or prompt.
+    `texts` are the frozen text encoders of modalities with a hosted adapter or prompt, `names` the embeddings of class
+    names [classes, width] for tasks whose head compares with them.
     """
 
     def __init__(
@@ -190,6 +193,7 @@ class M3TModel(nn.Module):
         learning: Learning,
         seed: bytes = bytes(32),
         texts: Mapping[str, nn.Module] | None = None,
+        names: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Build from specs. Raises UsageError for an unknown architecture or tensors that do not fit it."""
         super().__init__()
@@ -204,12 +208,14 @@ class M3TModel(nn.Module):
                     self._own[spec.name] = self._install(spec, seed)
                 case Kind.ENCODER | Kind.BACKBONE | Kind.HEAD | Kind.SKIP | Kind.STATISTIC:
                     part = _part(spec, seed, learning)
+                    if isinstance(part, Similarity):
+                        part.place((names or {})[parse_name(spec.name).of])
                     self.parts[spec.name] = part
                     self._own[spec.name] = _tensors(part, spec)
                 case _:
                     assert_never(kind)
-        names = [spec.name for spec in specs]
-        self.encoders, self.heads = of_kind(Kind.ENCODER, names), of_kind(Kind.HEAD, names)
+        hosted = [spec.name for spec in specs]
+        self.encoders, self.heads = of_kind(Kind.ENCODER, hosted), of_kind(Kind.HEAD, hosted)
         self.reads = {
             task.name: tuple(name for name in task.modalities if name in self.encoders)
             for task in learning.tasks
@@ -281,7 +287,7 @@ class M3TModel(nn.Module):
     @property
     def width(self) -> int:
         """The input width h of heads."""
-        return next(int(self.parts[Kind.HEAD.named(name)].linear.in_features) for name in self.heads)  # type: ignore[union-attr, arg-type]
+        return next(cast("Head | Similarity", self.parts[Kind.HEAD.named(name)]).width for name in self.heads)
 
     def tensors(self, spec: ComponentSpec) -> list[nn.Parameter]:
         """Return a component's parameters in the order of its spec."""
@@ -340,6 +346,7 @@ ARCHITECTURES: dict[tuple[Kind, str], Callable[[ComponentSpec, bytes, Learning, 
     (Kind.BACKBONE, "cross-attention"): lambda spec, *_: CrossAttention(spec),
     **{(Kind.BACKBONE, name): lambda spec, *_: Experts(spec) for name in EXPERTS},
     (Kind.HEAD, "linear"): lambda spec, *_: Head(spec),
+    (Kind.HEAD, SIMILARITY): lambda spec, seed, *_: Similarity(spec, seed),
     (Kind.SKIP, "linear-skip"): lambda spec, seed, learning, _: LinearSkip(spec, seed, learning),
 }
 

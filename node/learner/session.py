@@ -26,6 +26,7 @@ from .answers import BadRequestError
 from .dpsgd import Batch
 from .messages import Open, PrivateAdapter, Split
 from .model import M3TModel
+from .named import embedded_names
 from .parallel import ALONE, Team
 from .parallel import device as device_of
 from .randomness import Randomness, randomness
@@ -87,6 +88,7 @@ class Session:
     everybody: tuple[str, ...] = ()
     cut: dict[str, int] = field(default_factory=dict)  # by text modality: the number of records that are read in part
     team: Team = ALONE
+    named: dict[str, Tensor] = field(default_factory=dict)  # by task: the embeddings of its classes' names
 
     def within(self, team: Team) -> "Session":
         """Return the session of one process of a team, on a GPU of its own if each process has one."""
@@ -153,6 +155,7 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
     for data in sets:
         for name, task in data.tasks.items():
             session.class_names[name], session.ranges[name] = task.class_names, (task.low, task.high)
+    session.named.update(embedded_names(specs, learning, session.class_names, Embedder(session).encoder))
     _read(session, sets, wanted, request.validation, progress)
     if session.parts["train"].batch.size == 0:
         raise UsageError(f"{folders[0]}: every subject is held out", "Lower the share of the split.")
@@ -217,7 +220,7 @@ def build(session: Session, states: Mapping[str, bytes]) -> M3TModel:
     """Return the model with the weights of `states`."""
     vectors = load_states(session, states)
     texts = {name: Embedder(session).encoder(name, fresh=True) for name in session.live}
-    model = M3TModel(list(session.modules.values()), session.learning, session.seed, texts)
+    model = M3TModel(list(session.modules.values()), session.learning, session.seed, texts, session.named)
     for name, spec in session.modules.items():
         model.load(spec, vectors[name])
     return model.to(session.device)

@@ -5,6 +5,7 @@
 | `adapter/MODALITY` | `lora-ffa` | MODULE.B [out, r] (Sun et al. 2024); A is expanded from the charter's seed, frozen |
 | | `lora-core` | MODULE.R [r, r] (as in Fed-SB); A and B are expanded from the charter's seed, frozen |
 | `prompt/MODALITY` | `soft-prompt` | prompt.weight [n, hidden]: learned tokens before the text |
+| `head/TASK` | `similarity` | shift.weight [h, 1]; the classes' names are embedded, frozen |
 | `encoder/MODALITY` | `bert` | a small BERT from scratch: every parameter, by the name it has in transformers |
 
 The mean of members' A times the mean of their B is not the mean of B·A; so what is shared is always linear.
@@ -19,6 +20,7 @@ from .folder import Dimensions, dimensions
 
 LORA = {"lora-ffa": "B", "lora-core": "R"}
 SOFT_PROMPT = "soft-prompt"
+SIMILARITY = "similarity"
 PROMPT = "prompt.weight"
 PROMPT_BOUND = 50_000  # of the size of BERT's word embeddings
 BERT = "bert"

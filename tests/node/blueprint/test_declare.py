@@ -275,6 +275,11 @@ WRONG = {
         TABLE + TABLE.replace("table", "b").replace("5", "5\nencoder = 'none'") + TASK + 'skip = ["table"]\n',
         "nothing reads b",
     ),
+    "an unknown head": (MINIMAL + "head = 'dual'\n", "'dual' is unknown"),
+    "names of a task without classes": (MINIMAL + "head = 'similarity'\n", "a binary task has no names"),
+    "no model for the names": (
+        MINIMAL.replace("binary", "multiclass") + "classes = 3\nhead = 'similarity'\n", "no model to embed the names"
+    ),
     "layers beside a backbone by name": ("[model]\nlayers = 1\nbackbone = 'concat'\n" + MINIMAL, "Write layers in"),
     "an unknown backbone": ("[model]\nbackbone = 'concatenation'\n" + MINIMAL, "'concatenation' is unknown"),
     "a key of another backbone": (

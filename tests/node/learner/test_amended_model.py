@@ -89,9 +89,17 @@ def inputs_of(missing: frozenset[str]) -> Inputs:
     return made
 
 
-@pytest.mark.parametrize(
-    "backbone", ["backbone = 4", "backbone = 4\nlayers = 1", ""], ids=["mlp", "transformer", "sum"]
-)
+BACKBONES = {
+    "sum": "",
+    "mlp": "backbone = 4",
+    "transformer": "backbone = 4\nlayers = 1",
+    "concat": 'backbone = { architecture = "concat", width = 4, modalities = ["clicks", "person"] }',
+    "cross-attention": 'backbone = "cross-attention"',
+    "experts": 'backbone = { architecture = "experts", width = 4 }',
+}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
 @pytest.mark.parametrize("missing", [frozenset(), frozenset({"voice"}), frozenset({"person"})], ids=str)
 def test_the_old_tasks_have_equal_logits_before_and_after(
     tmp_path: Path, backbone: str, missing: frozenset[str]

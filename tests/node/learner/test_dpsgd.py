@@ -90,6 +90,8 @@ STROKES = spec(
 )  # fmt: skip
 MARK = spec("head/mark", "linear", {"linear.weight": (1, 4), "linear.bias": (1,)})
 LEVEL = spec("head/level", "linear", {"linear.weight": (2, 4), "linear.bias": (2,)})
+THEME = spec("head/theme", "similarity", {"shift.weight": (4, 1)})
+NAMES = {"theme": torch.randn(5, 7, generator=torch.Generator().manual_seed(1))}  # embeddings of five classes' names
 TOPICS = spec("head/topics", "linear", {"linear.weight": (3, 4), "linear.bias": (3,)})
 MODELS = {
     "tabular": [TABULAR, HEAD],
@@ -109,12 +111,13 @@ MODELS = {
         name: [TABULAR, SERIES, IMAGE, joining(parts.experts_backbone(4, 3, 5, int(name[-1]))), HEAD, MARK]
         for name in parts.EXPERTS
     },
+    "similarity": [TABULAR, SERIES, THEME],
     "kinds": [TABULAR, SERIES, MARK, LEVEL, TOPICS],
     "everything": [TABULAR, SERIES, IMAGE, PICTURE, STROKES, TEXT, BACKBONE, HEAD, OTHER, MARK, LEVEL, TOPICS, SKIP],
 }
 KINDS = {
     "grade": ("multiclass", 3), "pass": ("binary", 2), "mark": ("regression", 1), "level": ("ordinal", 3),
-    "topics": ("multilabel", 3),
+    "topics": ("multilabel", 3), "theme": ("multiclass", 5),
 }  # fmt: skip
 MODALITIES = {
     "table": ("tabular", 3, 1), "series": ("series", 2, 4), "image": ("image", 5, 1), "picture": ("image", 36, 1),
@@ -132,7 +135,7 @@ LEARNING = Learning(
 
 
 def model_of(specs: Sequence[ComponentSpec]) -> M3TModel:
-    model = M3TModel(specs, LEARNING, SEED)
+    model = M3TModel(specs, LEARNING, SEED, names=NAMES)
     for item in specs:
         model.load(item, base_vector(SEED, item.name, item.tensors))
     return model
@@ -226,7 +229,8 @@ def test_g6_a_students_data_change_only_what_the_charter_says_they_reach(changed
 
 @pytest.mark.filterwarnings("ignore:Full backward hook")
 @pytest.mark.parametrize(
-    "name", ["tabular", "series", "backbone", "skip", "kinds", "concat", "cross-attention", "experts-top2"]
+    "name",
+    ["tabular", "series", "backbone", "skip", "kinds", "concat", "cross-attention", "experts-top2", "similarity"],
 )
 def test_gradients_of_students_are_those_of_opacus(name: str) -> None:
     specs, batch = MODELS[name], batch_of(11)
@@ -288,7 +292,7 @@ def test_a_loss_is_the_average_over_records_summed_over_tasks() -> None:
     assert loss.tolist() == pytest.approx([grade + passed])
 
 
-@pytest.mark.parametrize("name", ["everything", "concat", "cross-attention", "experts-top2"])
+@pytest.mark.parametrize("name", ["everything", "concat", "cross-attention", "experts-top2", "similarity"])
 def test_padding_and_the_company_of_others_change_nothing(name: str) -> None:
     batch, model = batch_of(6), model_of(MODELS[name])
     losses = training_losses(model, batch)
