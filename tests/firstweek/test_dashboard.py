@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import resources
@@ -24,10 +25,12 @@ from collegium.cli.main import main
 from collegium.node.control.client import Client
 from collegium.node.home import Home
 from collegium.node.home.invitations import from_text
+from collegium.node.page.actions.forms import CAUTION
 from collegium.node.page.content import PLACES
 from collegium.sims.processes.federation import SYNTHETIC
 
 from ..page.webdriver import DESKTOP, PHONE, Browser, browser, missing
+from ..waiting import wait_for
 from .schools import COMMAND, Answer, Federation, School
 from .test_changes import EPSILON, allow, pupils
 
@@ -328,9 +331,10 @@ def test_the_page_in_a_browser(found: Callable[[], Federation], tmp_path: Path) 
         refuses_strangers(link, north)
         window.open(link)
         window.wait("return document.querySelector('nav') !== null", "the link leads to the page")
-        base = window.url.rstrip("/")
+        base, opened = window.url.rstrip("/"), time.monotonic()
         sees_everything(window, base, north)
         can_be_used_by_keyboard(window, base)
+        wait_for(lambda: time.monotonic() - opened > CAUTION)  # before, the page confirms nothing
         acts(window, base, north, east)
         student = forgets_a_student(window, base, north)
 
