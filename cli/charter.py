@@ -231,6 +231,9 @@ def show(
         table(out, headings, modalities, empty="No modalities.")
         tasks = [(task.name, task.kind, task.classes, ", ".join(task.modalities)) for task in learning.tasks]
         table(out, ("task", "kind", "classes", "reads"), tasks, empty="No tasks.")
+        for task in learning.writers.values():
+            out.print(f"{task.name} writes {task.classes} tokens at most, after this template:")
+            out.print(task.template, markup=False, highlight=False)
         if charter.number:
             out.print(f"in force after {charter.number} amendments; its digest is {charter.digest.hex()}")
 

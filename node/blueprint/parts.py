@@ -136,11 +136,15 @@ def pair_width(modality: Modality) -> int:
     return modality.width * (1 + 2 * (modality.length - 1)) + modality.length - 1
 
 
-def adapter(modality: Modality, folder: Path, architecture: str, rank: int, targets: Sequence[str]) -> Part:
-    """Return an adapter of the given rank on the pretrained model in `folder`. Raises UsageError."""
-    return Part(
-        ComponentKind.ADAPTER.named(modality.name), architecture, lora_tensors(folder, architecture, rank, targets)
-    )
+def adapter(
+    modality: Modality, folder: Path, architecture: str, rank: int, targets: Sequence[str], last: int | None = None
+) -> Part:
+    """Return an adapter of the given rank on all or the `last` layers of the pretrained model in `folder`.
+
+    Raises UsageError.
+    """
+    tensors = lora_tensors(folder, architecture, rank, targets, last)
+    return Part(ComponentKind.ADAPTER.named(modality.name), architecture, tensors)
 
 
 def prompt(modality: Modality, folder: Path, length: int) -> Part:

@@ -14,7 +14,17 @@ from .modalities import blank, declared_columns, needed, read_modality
 from .problems import Findings
 from .records import allocate, in_test, read_records
 from .tables import column_names
-from .tasks import class_count, class_names, group_levels, read_group, read_task, ungrouped, unlabelled
+from .tasks import (
+    class_count,
+    class_names,
+    group_levels,
+    read_answers,
+    read_group,
+    read_task,
+    ungrouped,
+    unlabelled,
+    unwritten,
+)
 
 __all__ = ["Dataset", "GroupArray", "ModalityArray", "TaskArray", "in_test", "load", "load_file"]
 
@@ -54,6 +64,7 @@ class TaskArray:
     L = 1: the class's number for binary (1: one of `positive`), multiclass and ordinal, and for regression the value,
     clamped to [low, high] and scaled to [-1, 1]. Multilabel: L = classes, 1 where a class applies, else 0. `classes` is
     2 for binary and 1 for regression; `class_names` has none for regression; `low` and `high` are 0 for all others.
+    Of a text to be written `texts` [S, K] has it ("": none), the label is 1, and `classes` its most tokens.
     """
 
     name: str
@@ -63,6 +74,7 @@ class TaskArray:
     class_names: tuple[str, ...]
     low: float
     high: float
+    texts: Objects | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +131,10 @@ class Dataset:
                 )
                 for name, array in self.modalities.items()
             },
-            tasks={name: replace(task, labels=task.labels[rows]) for name, task in self.tasks.items()},
+            tasks={
+                name: replace(task, labels=task.labels[rows], texts=None if task.texts is None else task.texts[rows])
+                for name, task in self.tasks.items()
+            },
             groups={name: replace(group, codes=group.codes[rows]) for name, group in self.groups.items()},
             records=self.records[rows],
         )
@@ -177,13 +192,18 @@ def _assemble(manifest: Manifest, declared: Manifest, findings: Findings, *, pre
         modalities[entry.name] = ModalityArray(entry.name, entry.kind, *arrays)
     tasks = {}
     for task in manifest.tasks:
-        present = there(task.table, task.column)
-        if present:
+        present, texts = there(task.table, task.column), None
+        if task.kind == "generate":
+            texts = unwritten(task, records.shape)
+            if present:
+                texts = read_answers(manifest, task, records, findings, lenient=predict)
+            labels = np.where(texts == "", np.nan, 1.0).astype(np.float32)[:, :, None]
+        elif present:
             labels = read_task(manifest, task, records, findings, lenient=predict)
         else:
             labels = unlabelled(task, records.shape)
         tasks[task.name] = TaskArray(
-            task.name, task.kind, class_count(task), labels, class_names(task), task.low, task.high
+            task.name, task.kind, class_count(task), labels, class_names(task), task.low, task.high, texts
         )
     groups = {}
     for column in manifest.groups:

@@ -102,6 +102,7 @@ class ModalityEntry:
 class TaskEntry:
     """One task; `low` and `high` bound a "regression".
 
+    `tokens` are those that a "generate" writes at most, with the sign of the end.
     `positive` are the values that count as 1 in "binary". `negative` are those that count as 0: all others if there
     are none here.
     """
@@ -117,6 +118,7 @@ class TaskEntry:
     high: float = 0.0
     separator: str = ""
     none: str = ""
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def reads_of(
     """
     declared = {entry.name for manifest in manifests for entry in manifest.modalities}
     reads = read_by(specs, learning, [spec.name for spec in components], declared) - withheld
-    if not of_kind(Kind.HEAD, specs) or not reads:
+    if not any(task.carrier in specs for task in learning.tasks) or not reads:
         if withheld:
             out = ", ".join(sorted(withheld))
             raise UsageError(
@@ -47,12 +47,13 @@ def read_by(
     at this node or kept out of its training: no skip brings it back.
     """
     encoders = set(of_kind(Kind.ENCODER, specs))
-    tasks = [task for task in learning.tasks if Kind.HEAD.named(task.name) in specs]
+    tasks = [task for task in learning.tasks if task.carrier in specs]
     tensors = [tensor for spec in specs.values() if parse_name(spec.name).kind is Kind.SKIP for tensor in spec.tensors]
     skips = {tensor.name.removesuffix(".weight") for tensor in tensors}
     bare = {name for name in skips & set(declared) if Kind.ENCODER.named(name) not in charter}
     seen = {modality for task in tasks for modality in task.modalities}
-    return frozenset((encoders | bare) & seen)
+    written_from = {name for name in learning.writers if Kind.ADAPTER.named(name) in specs}
+    return frozenset((encoders | bare | written_from) & seen)
 
 
 def check_fit(
@@ -92,10 +93,11 @@ def check_shapes(
             _fits(charter, array)
         _check_width(charter, specs)
     tasks = {task.name: task for task in learning.tasks}
-    for name in of_kind(Kind.HEAD, specs):
-        head = Kind.HEAD.named(name)
+    hosted = [*of_kind(Kind.HEAD, specs), *(task.name for task in learning.writers.values() if task.carrier in specs)]
+    for name in hosted:
         if name not in tasks:
-            raise UsageError(f"{head}: the charter has no task {name!r}")
+            raise UsageError(f"{Kind.HEAD.named(name)}: the charter has no task {name!r}")
+        head = tasks[name].carrier
         if not any(name in data.tasks for data in sets) and labelled:
             advice = f"Add the task to dataset.toml, or do not host {head}."
             raise UsageError(f"the data have no task {name!r}", advice)
@@ -116,7 +118,7 @@ def check_shapes(
 def _check_layouts(manifest: Manifest, learning: Learning, specs: Collection[str], reads: Collection[str]) -> None:
     """Compare what dataset.toml declares with the layouts that the charter states. Raises UsageError."""
     stated = {f"modality {m.name!r}": m.layout for m in learning.modalities if m.name in reads}
-    stated |= {f"task {task.name!r}": task.layout for task in learning.tasks if Kind.HEAD.named(task.name) in specs}
+    stated |= {f"task {task.name!r}": task.layout for task in learning.tasks if task.carrier in specs}
     here = {f"modality {entry.name!r}": modality_layout(entry) for entry in manifest.modalities}
     here |= {f"task {task.name!r}": task_layout(task) for task in manifest.tasks}
     for what, wanted in sorted(stated.items()):

@@ -47,6 +47,8 @@ def task_layout(task: TaskEntry) -> Layout:
         layout["positive"] = sorted(task.positive)
     elif task.kind == "regression":
         layout |= {"low": repr(float(task.low)), "high": repr(float(task.high))}
+    elif task.kind == "generate":
+        layout["max_tokens"] = task.tokens
     else:
         layout["classes"] = list(task.classes)
     return layout

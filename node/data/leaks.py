@@ -43,7 +43,7 @@ def teach_nothing(data: Dataset, entries: Sequence[ModalityEntry]) -> list[str]:
             remarks += [
                 f"{what} gives away task {task.name!r} {how}: if it exists only once the label does, leave it out"
                 for task in data.tasks.values()
-                if (how := _leak(here, categorical, task, there))
+                if task.texts is None and (how := _leak(here, categorical, task, there))
             ]
     return remarks
 

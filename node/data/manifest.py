@@ -19,7 +19,7 @@ MANIFEST = "dataset.toml"
 GUIDE = "docs/data.md"
 FORMAT = 1
 MODALITY_KINDS = ("tabular", "series", "text", "image", "audio")
-TASK_KINDS = ("binary", "multiclass", "ordinal", "regression", "multilabel")
+TASK_KINDS = ("binary", "multiclass", "ordinal", "regression", "multilabel", "generate")
 PIXELS = (0.0, 255.0)
 MAX_TEXTS = 64  # passages of one record: as many as a charter allows
 ENCODINGS = ("utf-8", "utf-16", "windows-1252", "iso-8859-1", "iso-8859-15", "windows-1250", "windows-1251")
@@ -29,7 +29,11 @@ MODALITY_KEYS = (
     "name", "kind", "table", "columns", "time", "until", "max_len", "resample", "prefix", "low", "high", "file", "size",
     "invert", "rate", "max_seconds", "bands", "frames", "normalise", "order", "texts", "separator",
 )  # fmt: skip
-TASK_KEYS = ("name", "kind", "table", "column", "positive", "negative", "classes", "low", "high", "separator", "none")
+TASK_KEYS = (
+    "name", "kind", "table", "column", "positive", "negative", "classes", "low", "high", "separator", "none",
+    "max_tokens",
+)  # fmt: skip
+MAX_TOKENS = 2048  # that a task writes, at most
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -287,6 +291,8 @@ def _task(section: Table, tables: dict[str, TableEntry], unit_table: str) -> Tas
         ):
             raise section.fail("separator and none must not be empty or occur in classes", "Choose other ones.")
         entry = TaskEntry(name, kind, table, column, classes, separator=separator, none=none)
+    elif kind == "generate":
+        entry = TaskEntry(name, kind, table, column, tokens=section.whole("max_tokens", None, 2, MAX_TOKENS))
     else:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(TASK_KINDS)}.")
     section.done()

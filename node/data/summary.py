@@ -96,7 +96,7 @@ def _is_labelled(task: TaskArray) -> npt.NDArray[np.bool_]:
 
 def _counts(task: TaskArray) -> list[int]:
     """Return how many records each class has; for multilabel they overlap."""
-    if task.kind == "regression":
+    if task.kind in {"regression", "generate"}:
         return []
     labels = task.labels[_is_labelled(task)]
     if task.kind == "multilabel":
@@ -215,6 +215,25 @@ def _lines(pairs: Sequence[tuple[int, int]]) -> str:
     return shown + (f" and {len(pairs) - REPEATS} more" if len(pairs) > REPEATS else "")
 
 
+def _of_answers(task: TaskArray) -> list[str]:
+    """Warn of texts to be written that are certainly longer than max_tokens, or may be."""
+    if task.texts is None:
+        return []
+    words = [len(WORD.findall(text)) + 1 for text in task.texts.reshape(-1).tolist() if text]  # and the end's sign
+    cut, may_be = sum(count > task.classes for count in words), sum(count > task.classes // 2 for count in words)
+    what, warnings = f"task {task.name!r}", []
+    if cut:
+        has = counted(cut, "text to be written has", "texts to be written have")
+        warnings.append(f"{what}: {has} over max_tokens = {task.classes} words and signs: the end is not learned from")
+    if may_be > cut:
+        has = counted(may_be - cut, "text to be written has", "texts to be written have")
+        warnings.append(
+            f"{what}: {has} over {task.classes // 2} words and signs, and may have over max_tokens = {task.classes}"
+            " tokens. `node start` counts them exactly, with the model"
+        )
+    return warnings
+
+
 def _warnings(data: Dataset) -> list[str]:
     warnings = _of_columns(data.findings.columns.values())
     warnings += near_warnings(data)
@@ -261,6 +280,7 @@ def _warnings(data: Dataset) -> list[str]:
     ]
     warnings += [warning for modality in data.modalities.values() for warning in _of_texts(modality)]
     for task in data.tasks.values():
+        warnings += _of_answers(task)
         labelled = _is_labelled(task)
         if not labelled.any():
             warnings.append(f"task {task.name!r} has no label")
@@ -269,6 +289,6 @@ def _warnings(data: Dataset) -> list[str]:
             if chosen.any() and not labelled[chosen].any():
                 warnings.append(f"task {task.name!r} has no label in {side}")
         occurring = sum(number > 0 for number in _counts(task))
-        if task.kind not in {"regression", "multilabel"} and occurring == 1:
+        if task.kind not in {"regression", "multilabel", "generate"} and occurring == 1:
             warnings.append(f"task {task.name!r} has one class only: nothing can be learnt from it here")
     return warnings

@@ -11,6 +11,7 @@ from .tables import Table
 
 Labels = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
+Objects = npt.NDArray[np.object_]
 OTHER = "other"
 
 
@@ -35,6 +36,26 @@ def read_task(manifest: Manifest, entry: TaskEntry, records: Records, findings: 
     return labels
 
 
+def read_answers(
+    manifest: Manifest, entry: TaskEntry, records: Records, findings: Findings, *, lenient: bool
+) -> Objects:
+    """Return the texts to be written [S, K], "" where there is none. Raises UsageError or CorruptError."""
+    source = manifest.tables[entry.table]
+    table = Table(source, [source.key, entry.column], findings, lenient=lenient)
+    subject, record = rows_of(table, source.key, records)
+    rows = single_rows(table, source.key, records, subject, record)
+    answers = unwritten(entry, records.shape)
+    answers[subject[rows], record[rows]] = np.array(table.passages(entry.column), dtype=object)[rows]
+    records.spoil(table, subject)
+    return answers
+
+
+def unwritten(entry: TaskEntry, shape: tuple[int, int]) -> Objects:
+    """Return the texts of a task that no record has: ""."""
+    answers: Objects = allocate(shape, "", np.object_, f"task {entry.name!r}")
+    return answers
+
+
 def unlabelled(entry: TaskEntry, shape: tuple[int, int]) -> Floats:
     """Return the labels of a task that no record has: NaN."""
     length = len(entry.classes) if entry.kind == "multilabel" else 1
@@ -43,12 +64,12 @@ def unlabelled(entry: TaskEntry, shape: tuple[int, int]) -> Floats:
 
 
 def class_count(entry: TaskEntry) -> int:
-    """Return the number of classes: 2 for binary, 1 for regression."""
-    return {"binary": 2, "regression": 1}.get(entry.kind, len(entry.classes))
+    """Return the number of classes: 2 for binary, 1 for regression; of a text to be written its most tokens."""
+    return {"binary": 2, "regression": 1, "generate": entry.tokens}.get(entry.kind, len(entry.classes))
 
 
 def class_names(entry: TaskEntry) -> tuple[str, ...]:
-    """Return the classes' names in dataset.toml; none for regression."""
+    """Return the classes' names in dataset.toml; none for regression, nor for a text."""
     return (
         (" or ".join(entry.negative) or OTHER, " or ".join(entry.positive)) if entry.kind == "binary" else entry.classes
     )

@@ -28,13 +28,14 @@ from ...protocol.components import ComponentSpec
 from ..pretrained.folder import Dimensions
 from ..pretrained.tensors import LORA, PROMPT, SOFT_PROMPT, target_modules
 from .text import TextEncoder
+from .writer import Writer
 
 SHARED, PRIVATE = "shared", "private"  # peft's names of our two adapters
 PRIVATE_KINDS = ("lora", "rslora", "dora")
 SCALE = "scale"  # in the metadata of a private adapter's file
 
 
-def install_adapter(encoder: TextEncoder, spec: ComponentSpec, seed: bytes) -> list[nn.Parameter]:
+def install_adapter(encoder: TextEncoder | Writer, spec: ComponentSpec, seed: bytes) -> list[nn.Parameter]:
     """Put `adapter/MODALITY` on a pretrained encoder; return its parameters in the order of the spec's tensors.
 
     `seed` is the charter's. Parameters of zero leave the model's embeddings unchanged. Raises UsageError.
@@ -44,21 +45,22 @@ def install_adapter(encoder: TextEncoder, spec: ComponentSpec, seed: bytes) -> l
     if letter is None:
         raise UsageError(f"component {spec.name!r}: unknown architecture {spec.architecture!r}", _known_names(LORA))
     rank = spec.tensors[0].shape[-1]
-    shape = (sizes.hidden if letter == "B" else rank, rank)
     modules = [tensor.name.removesuffix(f".{letter}") for tensor in spec.tensors]
     allowed = {name for names in sizes.projections.values() for name in names}
     for tensor, module in zip(spec.tensors, modules, strict=True):
+        shape = (sizes.outputs.get(module, sizes.hidden) if letter == "B" else rank, rank)
         if module not in allowed or tensor.name != f"{module}.{letter}" or tensor.shape != shape:
             raise UsageError(f"component {spec.name!r}: the tensor {tensor.name!r} {tensor.shape} fits no module")
     layers = _inject(encoder, SHARED, modules, rank, "lora")
     parameters = []
     for module, layer in zip(modules, layers, strict=True):
+        outputs = sizes.outputs.get(module, sizes.hidden)
         _set(layer.lora_A[SHARED], factor("lora-a", seed, spec.name, module, (rank, sizes.hidden)))
         if letter == "B":
             trained = layer.lora_B[SHARED]
         else:
-            trained, out = nn.Linear(rank, rank, bias=False), nn.Linear(rank, sizes.hidden, bias=False)
-            _set(out, factor("lora-b", seed, spec.name, module, (sizes.hidden, rank)) * sqrt(sizes.hidden / rank))
+            trained, out = nn.Linear(rank, rank, bias=False), nn.Linear(rank, outputs, bias=False)
+            _set(out, factor("lora-b", seed, spec.name, module, (outputs, rank)) * sqrt(outputs / rank))
             layer.lora_B[SHARED] = nn.Sequential(trained, out)
         nn.init.zeros_(trained.weight)
         parameters.append(trained.weight)
@@ -175,7 +177,7 @@ def factor(domain: str, seed: bytes, component: str, module: str, shape: tuple[i
     return torch.from_numpy((integers * (bound / 2**15)).astype(np.float32).reshape(shape))
 
 
-def _inject(encoder: TextEncoder, name: str, modules: Sequence[str], rank: int, kind: str) -> list[Any]:
+def _inject(encoder: TextEncoder | Writer, name: str, modules: Sequence[str], rank: int, kind: str) -> list[Any]:
     from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415  # takes seconds
 
     model: Any = encoder.model
@@ -227,7 +229,7 @@ def _set(linear: nn.Linear, value: Tensor) -> None:
     linear.weight.requires_grad_(False)
 
 
-def _dimensions(encoder: TextEncoder, what: str) -> Dimensions:
+def _dimensions(encoder: TextEncoder | Writer, what: str) -> Dimensions:
     if encoder.dimensions is None:
         raise UsageError(f"{what}: adapters and prompts are for pretrained encoders", "Train the encoder itself.")
     return encoder.dimensions

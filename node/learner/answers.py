@@ -154,11 +154,12 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class TaskPrediction:
-    """A task's scores for each record: probabilities of `classes`, or a regression's value."""
+    """A task's scores for each record: probabilities of `classes`, or a regression's value; or the `texts` written."""
 
     kind: str
     classes: tuple[str, ...]
     scores: tuple[tuple[float, ...], ...]
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

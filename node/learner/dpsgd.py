@@ -50,13 +50,17 @@ from .randomness import Randomness, gaussian, uniform
 from .tasks import record_losses
 
 PHYSICAL_RECORDS = 4096  # records in memory at once; the clipped sums of their students add up
+WRITTEN_RECORDS = 8  # the same, where texts are written
 Floats = npt.NDArray[np.float64]
 NOBODY = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Students: weights [S, K] float32 (1/K_s or 0); values and steps of modalities; labels [S, K, L], NaN none."""
+    """Students: weights [S, K] float32 (1/K_s or 0); values and steps of modalities; labels [S, K, L], NaN none.
+
+    A text to write from has the ids of two passages: the filled template, and the answer.
+    """
 
     weights: Tensor
     inputs: Mapping[str, tuple[Tensor, Tensor]]
@@ -113,7 +117,7 @@ def training_losses(model: M3TModel, batch: Batch) -> Tensor:
 
 def kinds_of(model: M3TModel) -> dict[str, str]:
     """Return the kind of each hosted task."""
-    return {task.name: task.kind for task in model.learning.tasks if task.name in model.heads}
+    return {task.name: task.kind for task in model.learning.tasks if task.name in model.judged}
 
 
 def watch(model: M3TModel, specs: Sequence[ComponentSpec]) -> StudentGradients:
@@ -197,7 +201,8 @@ def clipped_sums(
     sums: dict[str, Floats] = {
         name: np.zeros(sum(p.numel() for p in parameters)) for name, parameters in gradients.components.items()
     }
-    at_once = max(1, PHYSICAL_RECORDS // max(1, int(data.weights.shape[1])))
+    # A model that writes has a number for each word of its vocabulary at every token: few records fit.
+    at_once = max(1, (WRITTEN_RECORDS if model.writes else PHYSICAL_RECORDS) // max(1, int(data.weights.shape[1])))
     for begin in range(0, drawn.size, at_once):
         batch = data.take(torch.from_numpy(drawn[begin : begin + at_once])).to(device)
         see(gradients, model, batch)

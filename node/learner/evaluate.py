@@ -23,7 +23,7 @@ def predict(model: M3TModel, data: Batch) -> dict[str, Floats]:
     device = next(model.parameters()).device
     shape = tuple(data.weights.shape)
     kinds = {task.name: task.outputs for task in model.learning.tasks}
-    predictions = {name: np.zeros((*shape, kinds[name])) for name in model.heads}
+    predictions = {name: np.zeros((*shape, kinds[name])) for name in model.judged}
     at_once = max(1, CHUNK // max(1, shape[1]))
     with torch.no_grad():
         for begin in range(0, data.size, at_once):

@@ -174,12 +174,16 @@ class PredictScores(Asks[Scores]):
 
 @dataclass(frozen=True, slots=True)
 class Predict(Asks[Predicted]):
-    """Predict every hosted task, or one, for the records of a file; `personal`: with the private components."""
+    """Predict every hosted task, or one, for the records of a file; `personal`: with the private components.
+
+    `sample` is the seed of texts that are sampled; None: the likeliest token is taken each time.
+    """
 
     states: States
     file: str
     personal: bool = False
     task: str | None = None
+    sample: U63 | None = None
     session: str = ""
 
 

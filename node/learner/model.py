@@ -12,7 +12,7 @@ the backbone. Only parameters hold state: no BatchNorm, no dropout, no buffers t
 | | `conv-series` | convN.weight [c, 5·c'], convN.bias [c]; project.weight [h, 2c] of mean and maximum: series, audio |
 | | `bert` | all of a small transformer of width h with hashed words (text.py) |
 | | any but `bert` | maybe missing.weight [h, 1], the learned token of a record without the modality |
-| `adapter/TEXT` | `lora-ffa`, `lora-core` | adapters.py: peft's LoRA on the frozen encoder |
+| `adapter/TEXT` | `lora-ffa`, `lora-core` | adapters.py: peft's LoRA on the frozen encoder, or the model that writes |
 | `prompt/TEXT` | `soft-prompt` | adapters.py: prompt tokens before the text |
 | `backbone` | `mlp` | hidden.weight [m, h], hidden.bias [m], out.weight [h, m], out.bias [h]: z + out(tanh(hidden z)) |
 | | `transformer` | layers of transformers' BERT over the modalities as tokens (pretrained/tensors.py) |
@@ -183,8 +183,8 @@ def embed_tokens(text: nn.Module, ids: Tensor) -> Tensor:
 class M3TModel(nn.Module):
     """The hosted components of a node, joined. Components that it lacks are left out of every forward pass.
 
-    `texts` are the frozen text encoders of modalities with a hosted adapter or prompt, `names` the embeddings of class
-    names [classes, width] for tasks whose head compares with them.
+    `texts` are the frozen text encoders of modalities with a hosted adapter or prompt, and the models that write;
+    `names` the embeddings of class names [classes, width] for tasks whose head compares with them.
     """
 
     def __init__(
@@ -215,6 +215,7 @@ class M3TModel(nn.Module):
                 case _:
                     assert_never(kind)
         hosted = [spec.name for spec in specs]
+        self.writes = {task.name: modality for modality, task in learning.writers.items() if task.carrier in self._own}
         self.encoders, self.heads = of_kind(Kind.ENCODER, hosted), of_kind(Kind.HEAD, hosted)
         self.reads = {
             task.name: tuple(name for name in task.modalities if name in self.encoders)
@@ -223,8 +224,17 @@ class M3TModel(nn.Module):
         }
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Return the logits of each hosted task, [S, K, outputs]."""
-        return self.decide(self.embed(inputs))
+        """Return the logits of each hosted task, [S, K, outputs]; of one that writes its loss a token."""
+        return self.decide(self.embed(inputs)) | {
+            task: self.texts[name].losses(inputs[name][0])  # type: ignore[operator]  # a Writer
+            for task, name in self.writes.items()
+            if name in inputs
+        }
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The hosted tasks: those with a head, and those that write."""
+        return (*self.heads, *self.writes)
 
     def decide(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return the logits from embedded inputs."""
@@ -246,6 +256,7 @@ class M3TModel(nn.Module):
         return {
             name: (embed_tokens(self.texts[name], values), steps) if name in self.texts else (values, steps)
             for name, (values, steps) in inputs.items()
+            if name not in self.writes.values()
         }
 
     def represent(self, inputs: Inputs) -> dict[str, Tensor]:

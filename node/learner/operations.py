@@ -12,7 +12,9 @@ import torch
 
 from ...crypto.errors import RefusedError, UsageError
 from ...protocol.component_names import parse_name
-from . import statistics
+from ...protocol.learning import GENERATE
+from ..pretrained.folder import writes
+from . import statistics, writing
 from .answers import (
     BadRequestError,
     Evaluated,
@@ -29,6 +31,7 @@ from .answers import (
     Trained,
 )
 from .dpsgd import Sampling, kinds_of, train
+from .drafts import write
 from .evaluate import labelled, predict, report
 from .messages import (
     Engagement,
@@ -42,6 +45,7 @@ from .messages import (
     Train,
     TryModel,
 )
+from .model import Inputs, M3TModel
 from .private import apply_private, train_private
 from .quantise import Quantised, quantise
 from .randomness import randomness
@@ -83,9 +87,15 @@ def open_data(request: Open, progress: Callable[[int, int], None] | None = None)
 
 def try_model(request: TryModel) -> None:
     """Load a pretrained model and embed with it. Raises UsageError if it is incomplete or embeds all texts alike."""
+    folder = Path(request.folder)
+    if writes(folder):
+        from .writer import loaded  # noqa: PLC0415  # as below
+
+        loaded(folder)
+        return
     from .text import pretrained_encoder  # noqa: PLC0415  # only nodes with text need it
 
-    pretrained_encoder(Path(request.folder))
+    pretrained_encoder(folder)
 
 
 def respec(session: Session, request: Respec) -> Session:
@@ -239,7 +249,7 @@ def _tasks(sums: Iterable[str]) -> dict[str, str]:
     return {name: parse_name(name).of for name in sums}
 
 
-def predict_file(session: Session, request: Predict) -> Predicted:
+def predict_file(session: Session, request: Predict, progress: Callable[[int, int], None]) -> Predicted:
     """Return the predictions of every hosted task, or of one, for every record of a file.
 
     Raises UsageError if no record has any modality of such a task.
@@ -256,7 +266,8 @@ def predict_file(session: Session, request: Predict) -> Predicted:
             advice = f"Add the columns of one of its modalities: {', '.join(task.modalities)}{other}."
             raise UsageError(f"{file}: no record has a modality of task {task.name!r}", advice)
     model = build(session, request.states)
-    logits = predict(model, part.batch.without(session.withheld))
+    heads = any(kind != GENERATE for kind in kinds.values())
+    logits = predict(model, part.batch.without(session.withheld)) if heads else {}
     personal = apply_private(session, model, part, logits) if request.personal else logits
     if personal is None:
         advice = "They are trained every personalise_every rounds, and again after a change of their configuration."
@@ -264,6 +275,11 @@ def predict_file(session: Session, request: Predict) -> Predicted:
     places = np.argwhere(part.batch.weights.numpy() > 0)
     tasks = {}
     for name, kind in kinds.items():
+        if kind == GENERATE:
+            drafts = _drafts(session, model, name, part.batch.inputs, request.sample, progress)
+            texts = tuple(drafts[int(s) * part.batch.weights.shape[1] + int(k)] for s, k in places.tolist())
+            tasks[name] = TaskPrediction(kind, (), (), texts)
+            continue
         values = scores(kind, personal[name][places[:, 0], places[:, 1]])
         low, high = session.ranges.get(name, (0.0, 0.0))
         if kind == "regression":
@@ -274,6 +290,22 @@ def predict_file(session: Session, request: Predict) -> Predicted:
         tasks=tasks,
         modalities={name: int(steps.any(2).sum()) for name, (_, steps) in sorted(part.batch.inputs.items())},
     )
+
+
+def _drafts(
+    session: Session,
+    model: M3TModel,
+    task: str,
+    inputs: Inputs,
+    seed: int | None,
+    progress: Callable[[int, int], None],
+) -> list[str]:
+    """Write the texts of a task for every record place [S · K]; "" where there is nothing to write from."""
+    name = model.writes[task]
+    how, author = writing.script(session, name), model.texts[name]
+    prompts = [[ids for ids in row if ids >= 0] for row in inputs[name][0][:, :, 0].flatten(0, 1).tolist()]
+    written = write(author, prompts, how.most, how.end, seed=seed, progress=progress)  # type: ignore[arg-type]
+    return [how.text(ids) for ids in written]
 
 
 def personalise(session: Session, request: Personalise, progress: Callable[[int, int], None]) -> Personalised:

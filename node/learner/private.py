@@ -65,6 +65,8 @@ def train_private(session: Session, model: M3TModel, progress: Callable[[int, in
     """
     if session.private is None:
         raise BadRequestError("this node keeps no private components", "Set private = true under [learning].")
+    if not model.heads:  # all tasks write: there is nothing that a map could be added to
+        return 0.0, 0
     part = session.parts["train"]
     model.requires_grad_(False)
     texts = _private_encoders(session, model)

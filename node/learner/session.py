@@ -15,13 +15,14 @@ from torch.nn.functional import pad
 from ...crypto.errors import UsageError
 from ...protocol.component_names import ComponentKind, of_kind, parse_name
 from ...protocol.components import ComponentSpec, base_digest, base_vector, weights
-from ...protocol.learning import Learning, Modality
+from ...protocol.learning import GENERATE, Learning, Modality
 from ..data.arrays import Dataset, ModalityArray, load, load_file
 from ..data.fits import check_fit, check_shapes, reads_of
 from ..data.manifest import read_manifest
 from ..pretrained.find import find
 from ..pretrained.folder import check as check_pretrained
 from ..unlearning.students import Excluded
+from . import writing
 from .answers import BadRequestError
 from .dpsgd import Batch
 from .messages import Open, PrivateAdapter, Split
@@ -87,6 +88,7 @@ class Session:
     adapted: frozenset[str] = frozenset()
     everybody: tuple[str, ...] = ()
     cut: dict[str, int] = field(default_factory=dict)  # by text modality: the number of records that are read in part
+    hidden: dict[str, dict[bytes, Tensor]] = field(default_factory=dict)  # by modality to write from (writer.py)
     team: Team = ALONE
     named: dict[str, Tensor] = field(default_factory=dict)  # by task: the embeddings of its classes' names
 
@@ -103,9 +105,7 @@ class Session:
     @property
     def kinds(self) -> dict[str, str]:
         """The kind of each hosted task."""
-        return {
-            task.name: task.kind for task in self.learning.tasks if ComponentKind.HEAD.named(task.name) in self.specs
-        }
+        return {task.name: task.kind for task in self.learning.tasks if task.carrier in self.specs}
 
     @property
     def live(self) -> frozenset[str]:
@@ -147,7 +147,8 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
         private_adapter = None
     if private_adapter is not None:
         here = wanted & {name for data in sets for name in data.modalities}
-        adapted = frozenset(m.name for m in learning.modalities if m.name in here and m.kind == "text" and m.pretrained)
+        embedded = [m for m in learning.modalities if m.kind == "text" and m.pretrained]
+        adapted = frozenset(m.name for m in embedded if m.name in here and m.name not in learning.writers)
     session = Session(
         specs, bases, learning, request.base_seed, {}, {}, {}, randomness(request.seed), _device(), texts, folders[0],
         reads, withheld, Path(private) if private is not None else None, private_adapter, adapted, everybody,
@@ -170,7 +171,7 @@ def _read(
     for data in sets:
         for name in sorted(wanted):
             text = data.modalities.get(name)
-            if text is not None and text.kind == "text":
+            if text is not None and text.kind == "text" and name not in session.learning.writers:
                 session.cut[name] = session.cut.get(name, 0) + embedder.cut(text)
     whole = [_batch(data, session, wanted, embedder) for data in sets]
     tokens = [_tokens(data, session, embedder) for data in sets]
@@ -219,7 +220,11 @@ def load_states(session: Session, states: Mapping[str, bytes]) -> dict[str, Vect
 def build(session: Session, states: Mapping[str, bytes]) -> M3TModel:
     """Return the model with the weights of `states`."""
     vectors = load_states(session, states)
-    texts = {name: Embedder(session).encoder(name, fresh=True) for name in session.live}
+    embedder = Embedder(session)
+    texts = {
+        name: writing.writer(session, name) if name in session.learning.writers else embedder.encoder(name, fresh=True)
+        for name in session.live
+    }
     model = M3TModel(list(session.modules.values()), session.learning, session.seed, texts, session.named)
     for name, spec in session.modules.items():
         model.load(spec, vectors[name])
@@ -242,7 +247,7 @@ class Embedder:
 
     def __init__(self, session: Session, progress: Progress | None = None) -> None:
         self._session = session
-        self._progress = progress
+        self.progress = progress
         self._encoders: dict[str, Any] = {}
 
     def modality(self, name: str) -> Modality:
@@ -302,7 +307,7 @@ class Embedder:
         else:
             with EmbeddingCache(path, read_only=self._session.texts.read_only) as cache:
                 encoder, subjects = self.encoder(array.name), owners[index].tolist()
-                rows = embed_cached(encoder, wanted.digest, texts, subjects, cache, self._progress)
+                rows = embed_cached(encoder, wanted.digest, texts, subjects, cache, self.progress)
         values = np.zeros((*array.texts.shape, self.modality(array.name).width), dtype=np.float32)
         values[index] = rows
         return torch.from_numpy(values)
@@ -325,10 +330,16 @@ def _device() -> torch.device:
 def _batch(data: Dataset, session: Session, wanted: Collection[str], embedder: Embedder) -> Batch:
     """Return the batch of an institution's students; modalities that it lacks are missing in every record."""
     students, records = data.weights.shape
-    inputs = {}
+    inputs: dict[str, tuple[Tensor, Tensor]] = {}
     for name in sorted(wanted):
         modality, array = embedder.modality(name), data.modalities.get(name)
-        if array is None:
+        if name in session.learning.writers:
+            inputs[name] = (
+                writing.nothing_to_write(students, records)
+                if array is None
+                else writing.to_write(session, array, data, embedder.progress)
+            )
+        elif array is None:
             inputs[name] = (torch.zeros(students, records, 1, modality.width), torch.zeros(students, records, 1) > 0)
         elif array.kind != "text":
             inputs[name] = (torch.from_numpy(array.values), torch.from_numpy(array.steps))
@@ -338,7 +349,9 @@ def _batch(data: Dataset, session: Session, wanted: Collection[str], embedder: E
             inputs[name] = (embedder.embeddings(array, data), torch.from_numpy(array.steps))
     labels = {}
     for task in session.learning.tasks:
-        if ComponentKind.HEAD.named(task.name) in session.specs:
+        if task.carrier in session.specs and task.kind == GENERATE:
+            labels[task.name] = writing.answer_lengths(*inputs[task.modalities[0]])
+        elif task.carrier in session.specs:
             size = task.classes if task.kind == "multilabel" else 1
             task_array = data.tasks.get(task.name)
             labels[task.name] = (

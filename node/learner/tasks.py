@@ -7,12 +7,14 @@
 | `ordinal` | classes - 1 | mean binary cross-entropy of "above k" (Frank and Hall 2001) | `accuracy` |
 | `regression` | 1 | half the squared error, in units of [-1, 1] | `r2` |
 | `multilabel` | labels | mean binary cross-entropy | `auc` (mean over labels) |
+| `generate` | 1: the loss | cross-entropy a token of the text | `loss_a_token` (mean over records; less is better) |
 
 Accuracy comes with `accuracy_constant`, that of always predicting the commonest class, and with `brier`, the mean
 squared error of the probabilities, and `brier_constant`, that of the base rates. R² includes its constant.
 `nearly_certain` is the share of records of which the model is nearly certain, rightly or wrongly.
 
-Labels are [S, K, L] float32, NaN where unknown; L is 1 but for `multilabel`.
+Labels are [S, K, L] float32, NaN where unknown; L is 1 but for `multilabel`. That of `generate` is its number of
+tokens.
 """
 
 import numpy as np
@@ -29,6 +31,7 @@ METRICS = {
     "ordinal": "accuracy",
     "regression": "r2",
     "multilabel": "auc",
+    "generate": "loss_a_token",
 }
 Floats = npt.NDArray[np.float64]
 
@@ -39,6 +42,8 @@ def record_losses(kind: str, logits: Tensor, labels: Tensor) -> Tensor:
     Masks multiply; nothing is indexed by them, so that every student keeps a row in every gradient.
     """
     labelled = ~labels.isnan()
+    if kind == "generate":  # the model has the loss already
+        return (logits * labelled).squeeze(2)
     clean = torch.nan_to_num(labels, nan=0.0)
     if kind in {"binary", "multiclass"}:
         picked = log_softmax(logits, dim=2).gather(2, clean.long())
@@ -55,9 +60,9 @@ def scores(kind: str, logits: Floats) -> Floats:
     """Return the scores that users see, from logits [n, outputs] float64.
 
     Probabilities of the classes [n, classes] (of the labels for `multilabel`); the value in [-1, 1] for `regression`
-    [n, 1].
+    [n, 1]; the loss a token for `generate` [n, 1].
     """
-    if kind == "regression":
+    if kind in {"regression", "generate"}:
         return logits
     if kind == "multilabel":
         return _sigmoid(logits)
@@ -80,6 +85,12 @@ def metrics(kind: str, values: Floats, labels: Floats) -> dict[str, float | None
         spread = float(np.square(labels[:, 0] - labels[:, 0].mean()).sum())
         r2 = 1.0 - float(np.square(error).sum()) / spread if spread > 0.0 else None
         return {"r2": r2, "mae": float(np.abs(error).mean())}
+    if kind == "generate":
+        tokens = labels[:, 0]
+        return {
+            "loss_a_token": float(values[:, 0].mean()),
+            "loss_all_tokens": float((values[:, 0] * tokens).sum() / tokens.sum()),
+        }
     if kind == "multilabel":
         areas = [area_under_curve(values[:, i], labels[:, i]) for i in range(labels.shape[1])]
         defined = [value for value in areas if value is not None]

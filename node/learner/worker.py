@@ -103,7 +103,7 @@ class Worker:
             case PredictScores():
                 return operations.predict_scores(session, request)
             case Predict():
-                return operations.predict_file(session, request)
+                return operations.predict_file(session, request, progress)
             case Personalise():
                 return operations.personalise(session, request, progress)
             case _:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
@@ -40,12 +40,16 @@ READ_BY_ITSELF = "adapter_config.json"  # transformers would put the adapter on 
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """What adapters and prompts must know of a model. All projections are [hidden, hidden]."""
+    """What adapters and prompts must know of a model.
+
+    All projections read `hidden` features. Those in `outputs` make another number of them, all others `hidden` again.
+    """
 
     hidden: int  # the width of its embeddings
     layers: int
     positions: int  # tokens of one text, special ones and prompt included, at most
     projections: Mapping[str, tuple[str, ...]]  # "query", "key", "value" -> the names of the modules, layer by layer
+    outputs: Mapping[str, int] = field(default_factory=dict)  # by the name of the module
 
 
 def is_model(folder: Path) -> bool:
@@ -74,7 +78,7 @@ def check(folder: Path, expected: bytes) -> None:
 def dimensions(folder: Path) -> Dimensions:
     """Read the dimensions of a model from its configuration. Raises UsageError, CorruptError."""
     path = folder / CONFIG
-    config, family, _ = configuration(folder)
+    config, family, model = configuration(folder)
     hidden, layers = _whole(path, config, family.hidden), _whole(path, config, family.layers)
     positions = _whole(path, config, family.positions)
     if family.shifted:
@@ -82,7 +86,14 @@ def dimensions(folder: Path) -> Dimensions:
     names = {
         name: tuple(module.format(layer) for layer in range(layers)) for name, module in family.projections.items()
     }
-    return Dimensions(hidden, layers, positions, names)
+    shapes = model.shapes if model is not None and family.kind == "writer" else {}
+    outputs = {module: shapes[f"{module}.weight"][0] for each in names.values() for module in each if shapes}
+    return Dimensions(hidden, layers, positions, names, outputs)
+
+
+def writes(folder: Path) -> bool:
+    """Whether the model continues texts. Raises UsageError, CorruptError."""
+    return configuration(folder)[1].kind == "writer"
 
 
 def configuration(folder: Path) -> tuple[dict[str, Any], Family, Normalised | None]:

@@ -29,22 +29,28 @@ TENSORS = 64  # of one component, at most
 
 
 def lora_tensors(
-    folder: Path, architecture: str, rank: int, targets: Sequence[str] = ("query", "value")
+    folder: Path, architecture: str, rank: int, targets: Sequence[str] = ("query", "value"), last: int | None = None
 ) -> tuple[TensorSpec, ...]:
-    """Return the tensors of `adapter/MODALITY` on the model in `folder`; all start at zero."""
+    """Return the tensors of `adapter/MODALITY` on all layers of the model in `folder`, or the `last` ones.
+
+    All start at zero.
+    """
     letter = LORA.get(architecture)
     if letter is None:
         raise UsageError(f"unknown architecture {architecture!r} of an adapter", f"Known: {', '.join(LORA)}.")
     model = dimensions(folder)
-    modules = target_modules(model, targets)
-    if not 1 <= rank <= model.hidden:
-        raise UsageError(f"an adapter of rank {rank} on a model of width {model.hidden}")
+    if last is not None and not 1 <= last <= model.layers:
+        raise UsageError(f"an adapter on the last {last} layers of a model of {model.layers}")
+    modules = target_modules(model, targets, last)
+    least = min([model.hidden, *(model.outputs.get(module, model.hidden) for module in modules)])
+    if not 1 <= rank <= least:
+        raise UsageError(f"an adapter of rank {rank} on projections to {least} features")
     if len(modules) > TENSORS:
         raise UsageError(
             f"an adapter on {len(modules)} modules: a component has at most {TENSORS} tensors", "Name fewer targets."
         )
-    shape = (model.hidden if letter == "B" else rank, rank)
-    return tuple(TensorSpec(f"{module}.{letter}", shape, 0) for module in modules)
+    rows = {module: model.outputs.get(module, model.hidden) if letter == "B" else rank for module in modules}
+    return tuple(TensorSpec(f"{module}.{letter}", (rows[module], rank), 0) for module in modules)
 
 
 def prompt_tensors(folder: Path, length: int) -> tuple[TensorSpec, ...]:
@@ -55,12 +61,16 @@ def prompt_tensors(folder: Path, length: int) -> tuple[TensorSpec, ...]:
     return (TensorSpec(PROMPT, (length, model.hidden), PROMPT_BOUND),)
 
 
-def target_modules(model: Dimensions, targets: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the modules that `targets` ("query", "key", "value") mean, layer by layer."""
+def target_modules(model: Dimensions, targets: Sequence[str], last: int | None = None) -> tuple[str, ...]:
+    """Return the names of the modules that `targets` ("query", "key", "value") mean, layer by layer.
+
+    Of the `last` layers, or of all.
+    """
     unknown = sorted(set(targets) - set(model.projections))
     if unknown or not targets or len(set(targets)) != len(targets):
         raise UsageError(f"targets of an adapter: {', '.join(targets) or 'none'}", "Known: query, key, value.")
-    return tuple(model.projections[target][layer] for layer in range(model.layers) for target in targets)
+    layers = range(0 if last is None else model.layers - last, model.layers)
+    return tuple(model.projections[target][layer] for layer in layers for target in targets)
 
 
 def scratch_tensors(

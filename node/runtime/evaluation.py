@@ -1,7 +1,8 @@
 """From the learner's evaluation to the figures that stay at this node."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import nan
+from types import MappingProxyType
 
 from ...protocol.component_names import ComponentKind
 from ..core.events import Evaluate
@@ -9,9 +10,12 @@ from ..learner.answers import Evaluated, TaskReport
 from ..store.observations import MIN_CELL, Metric
 
 
-def metric_rows(answer: Evaluated, evaluate: Evaluate, now: float) -> list[Metric]:
+def metric_rows(
+    answer: Evaluated, evaluate: Evaluate, now: float, carriers: Mapping[str, str] = MappingProxyType({})
+) -> list[Metric]:
     """Return every figure of an evaluation, with the round and generation of its task's head, or of its statistic.
 
+    `carriers` names the component of a task that has no head (protocol/learning.py).
     Of a group of under MIN_CELL subjects only that fact is kept. Figures of a statistic that was not requested are
     dropped.
     """
@@ -20,7 +24,7 @@ def metric_rows(answer: Evaluated, evaluate: Evaluate, now: float) -> list[Metri
     metrics = []
     for personal, tasks in ((False, answer.tasks), (True, answer.personal or {})):
         for task, report in tasks.items():
-            at = rounds.get(ComponentKind.HEAD.named(task), last)
+            at = rounds.get(carriers.get(task, ComponentKind.HEAD.named(task)), last)
             metrics += [
                 Metric(*at, task, metric, value, count, now, cell, personal)
                 for metric, cell, value, count in _figures(report)

@@ -225,7 +225,9 @@ class Jobs:
         try:
             states = await self._states((name, chain) for name, _, _, chain in evaluate.states)
             answer = await self.learner.request(Evaluate(states))
-            rows = metric_rows(answer, evaluate, time.time())
+            rows = metric_rows(
+                answer, evaluate, time.time(), {task.name: task.carrier for task in self.charter.learning.tasks}
+            )
         except (LearnerError, folding.MissingBlobsError) as error:
             log.warning("evaluation failed", reason=str(error))
             return False

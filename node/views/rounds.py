@@ -8,7 +8,6 @@ from ...consensus.rounds import active_hosts
 from ...crypto.errors import RemoteProtocolError, UsageError
 from ...crypto.hashing import digest
 from ...protocol import schema
-from ...protocol.component_names import ComponentKind
 from ...protocol.records import IDLE, Update, body_of
 from ...protocol.signing import SIGNATURE_SIZE
 from ...protocol.update import UpdateHeader
@@ -119,7 +118,8 @@ def _evaluation(context: Context, component: str, number: int) -> list[Measured]
 
 def _generation(context: Context, task: str) -> int:
     """Return the present generation for figures of a task or a statistic."""
-    c = context.ledger.components.get(ComponentKind.HEAD.named(task)) or context.ledger.components.get(task)
+    carriers = {one.name: one.carrier for one in context.charter.learning.tasks}
+    c = context.ledger.components.get(carriers.get(task, task))
     return max(other.generation for other in context.ledger.components.values()) if c is None else c.generation
 
 

@@ -19,14 +19,14 @@ from rich.table import Table
 from ...crypto.errors import UsageError
 from ...node.blueprint.recipe import Recipe
 from ...protocol.learning import RULES
-from . import sums
+from . import sums, writing
 from .lies import LIES
 from .plot import draw
 from .runs import MODES, Ground, Run, figure, perform, with_last, with_private
 from .studies import STUDIES, Institutions, Study, all_institutions, everything, study
 from .workers import LearnerWorker, share, start_workers
 
-NAMES = (*STUDIES, "m3t", "mixed", "attacks", "sums")
+NAMES = (*STUDIES, "m3t", "mixed", "attacks", "sums", *writing.STUDIES)
 NOT_DRAWN = ("attacks", "sums")  # a table says more than so many bars
 LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md tolerates
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
@@ -81,8 +81,12 @@ def run(
     with start_workers(workers) as crew:
         for name in chosen:
             before = time.time()
-            bench = _Bench(name, data, work, crew, seeds, epsilon, quick, console)
-            results[name] = bench.measure() | {"seconds": round(time.time() - before, 1)}
+            if name in writing.STUDIES:
+                only_at = None if epsilon is None else (None if epsilon == inf else epsilon,)
+                found = writing.measure(name, data, work, crew, list(range(1, seeds + 1)), only_at, quick)
+            else:
+                found = _Bench(name, data, work, crew, seeds, epsilon, quick, console).measure()
+            results[name] = found | {"seconds": round(time.time() - before, 1)}
             if not as_json:
                 Console().print(_table(name, results[name]))
             if out is not None:

@@ -157,6 +157,12 @@ def _under_epsilon(plan: Plan, epsilon: float | None) -> tuple[ComponentSpec, ..
 
 def _open_sessions(plan: Plan, work: Path, ask: Ask, tell: Step) -> _Stage:
     """Open a session for each member's records, or one for all on a folder of real ones."""
+    if plan.learning.writers:
+        written = ", ".join(task.name for task in plan.learning.writers.values())
+        raise UsageError(
+            f"{written} writes a text, which cannot be rehearsed: there is no constant to beat, and no text is made up",
+            "Rehearse a model without it. What writing costs in ε, `charter review` says.",
+        )
     folders = [plan.data] if plan.data is not None else _write_records(plan, work, tell)
     manifest = read_manifest(folders[0])
     has = {entry.name for entry in manifest.modalities}, {task.name for task in manifest.tasks}

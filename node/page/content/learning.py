@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from ....protocol.component_names import ComponentKind
+from ....protocol.learning import Task
 from ... import views
 from ...store.observations import Metric
 from ...views.shapes import Missing, RoundSummary
@@ -114,11 +114,11 @@ def one_round(read: Reading, query: Mapping[str, str]) -> Page:
 def quality(read: Reading, _query: Mapping[str, str]) -> Page:
     """Return the figures of each task over the last rounds."""
     figures = read.source.figures()
-    kinds = {task.name: task.kind for task in read.files(lambda context: context.charter).learning.tasks}
+    tasks = {task.name: task for task in read.files(lambda context: context.charter).learning.tasks}
     by_task: dict[str, list[Metric]] = {}
     for figure in figures:
         by_task.setdefault(figure.task, []).append(figure)
-    sections = [_task(task, kinds.get(task, ""), of_it) for task, of_it in sorted(by_task.items())]
+    sections = [_task(task, tasks.get(task), of_it) for task, of_it in sorted(by_task.items())]
     lead = (
         "Measured on this institution's own held-out students, under no privacy budget: for this institution alone."
         " Publishing a figure, or acting on it visibly, tells something about those students."
@@ -129,7 +129,7 @@ def quality(read: Reading, _query: Mapping[str, str]) -> Page:
     return Page("Quality by task", sections, lead)
 
 
-def _task(task: str, kind: str, figures: list[Metric]) -> Section:
+def _task(task: str, declared: Task | None, figures: list[Metric]) -> Section:
     last = sorted({(figure.round, figure.generation) for figure in figures})[-SHOWN:]
     lines: dict[tuple[str, str, bool], dict[tuple[int, int], Metric]] = {}
     for figure in figures:
@@ -150,11 +150,11 @@ def _task(task: str, kind: str, figures: list[Metric]) -> Section:
                 *(_figure(of_it.get(place)) for place in last),
             ]
         )
-    head = task if "/" in task else ComponentKind.HEAD.named(task)
+    head = task if declared is None else declared.carrier
     columns = ("figure", "group", "model", "students", *(_round(place) for place in last))
     table = Table(f"Figures of {task}, by round", columns, rows, "None.")
     command = f"collegium round show {head} {last[-1][0]} --local"
-    title = f"{task} ({kind})" if kind else task
+    title = task if declared is None else f"{task} ({declared.kind})"
     link = Link(f"round {last[-1][0]} of {head}", f"/rounds/{quote(head)}/{last[-1][0]}")
     return Section(f"task-{task.replace('/', '-')}", title, (table, Facts([("last measured in", link)])), (command,))
 

