@@ -208,17 +208,10 @@ def show(
             ],
         )
         _member_table(out, result)
+        numbers = [(s.width, s.noise_multiplier / 1e6, s.clip_norm / 1e6) for s in charter.components]
         rows = [
-            (
-                s.name,
-                s.dimension,
-                s.architecture,
-                _rule(charter, s.name),
-                s.width,
-                s.noise_multiplier / 1e6,
-                s.clip_norm / 1e6,
-            )
-            for s in charter.components
+            (s.name, s.dimension, founding.architecture(s), _rule(charter, s.name), *more)
+            for s, more in zip(charter.components, numbers, strict=True)
         ]
         columns = ("component", "parameters", "architecture", "rule", "bits", "noise", "clip")
         table(out, columns, rows, empty="No components.")

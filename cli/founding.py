@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..node.home.paths import Home
     from ..protocol.charter import Charter, Member
+    from ..protocol.components import ComponentSpec
 
 MIN_ROBUST = 4  # members, with which one liar is tolerated
 FAINT = 0.15  # of the signal: more noise gives a warning; the presets, which learn, have less than half of it
@@ -231,6 +232,13 @@ def start_text(charter: "Charter") -> str:
 def start_facts(charter: "Charter") -> list[tuple[str, object]]:
     """Say the charter's start, if it has one."""
     return [("start", f"no round is trained or closed before {start_text(charter)}")] if charter.rules.start else []
+
+
+def architecture(spec: "ComponentSpec") -> str:
+    """Return the name of a component's architecture, with the package that brings it."""
+    from ..node.architectures import words
+
+    return words(spec.architecture)
 
 
 def fusion_fact(charter: "Charter") -> tuple[str, str]:

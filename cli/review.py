@@ -85,7 +85,7 @@ def review(charter: "Charter", signed: "SignedCharter", place: "Home | None" = N
     a_round = sum(one["bytes"] for one in leaves if not one["once"])
     once = sum(one["bytes"] for one in leaves if one["once"])
     return overview(charter, signed) | {
-        "warnings": [*founding.warnings(charter), *_noise(charter, place)],
+        "warnings": [*founding.warnings(charter), *_packages(charter), *_noise(charter, place)],
         "amendments": charter.number,
         "leaves": leaves,
         "bytes_a_round": a_round,
@@ -115,6 +115,15 @@ def review(charter: "Charter", signed: "SignedCharter", place: "Home | None" = N
         "deadline_seconds": rules.round_deadline / 1000,
         "refold_horizon": rules.refold_horizon,
     }
+
+
+def _packages(charter: "Charter") -> list[str]:
+    """Return what has to be installed here, for components whose architecture a package brings."""
+    from ..node.architectures import advice, missing, reference
+
+    lacks = missing(charter.components)
+    needs = {own: lacks[s.name] for s in charter.components if s.name in lacks and (own := reference(s.architecture))}
+    return [f"{problem}. {advice(own)}" for own, problem in needs.items()]
 
 
 def _noise(charter: "Charter", place: "Home | None") -> list[str]:

@@ -45,10 +45,12 @@ from pathlib import Path
 from ...crypto.errors import UsageError
 from ...protocol.bounds import MAX_ROUNDS, MAX_STEPS, MAX_STUDENTS
 from ...protocol.charter import template_fits
+from ...protocol.component_names import ComponentKind
 from ...protocol.components import MILLION
-from ...protocol.learning import GENERATE, POLICIES, TASK_KINDS, Modality, Pretrained, Task
+from ...protocol.learning import GENERATE, TASK_KINDS, Modality, Pretrained, Task
 from ...protocol.names import PLAIN_ADVICE, plain
 from .. import toml
+from ..architectures import Sizes
 from ..data.manifest import MAX_TOKENS, MODALITY_KINDS
 from ..pretrained.find import find
 from ..pretrained.folder import dimensions, is_model, weights_digest, writes
@@ -58,9 +60,10 @@ from ..toml import Table
 from . import parts
 from .fusion import backbone
 from .heads import head, statistic
+from .own import own_part
 from .parts import Part, Transformer
 from .recipe import STATISTIC_SHARE, Privacy, Recipe
-from .settings import LEARNING_RATE, Own, millionths, own_numbers, rule_of
+from .settings import LEARNING_RATE, Own, millionths, own_numbers, privacy_of, rule_of
 
 HIDDEN, STEPS, SAMPLE_RATE, CLIP, STUDENTS, WIDTH = 16, 8, 0.1, 1.0, 300, 16
 FEATURES = 64  # that the embeddings of texts are projected to
@@ -192,7 +195,7 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
         width = section.whole("width", None, 1, 2**20)
         length = 1 if kind in {"tabular", "image"} else section.whole("length", None, 1, 2**16)
     modality = Modality(name, kind, width, length, pretrained, _layout(section))
-    privacy, rule = _privacy(section), rule_of(section)
+    privacy, rule = privacy_of(section), rule_of(section)
     components, owned, features = [], {}, 0
     if privacy is None or privacy.policy != "never":
         if section.raw.get("encoder") == NO_ENCODER:
@@ -225,6 +228,10 @@ def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int
     declared = section.raw.pop("encoder", {})
     options = section.below("encoder", {"architecture": declared} if isinstance(declared, str) else declared)
     architecture = options.text("architecture", _usual_encoder(modality))
+    brought: Part | None = None  # by a package
+    if architecture not in parts.ENCODERS and (modality.kind != "text" or modality.pretrained):
+        sizes = Sizes(hidden, modality.width, modality.length)
+        brought = own_part(options, architecture, ComponentKind.ENCODER.named(modality.name), "encoder", sizes)
     missing = options.flag("missing", True) if architecture != BERT else False
     channels: tuple[int, ...] = ()
     features, transformer, usual = 0, None, Transformer()
@@ -244,7 +251,7 @@ def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int
         )
     own = own_numbers(options)
     try:
-        encoder = parts.encoder(
+        encoder = brought or parts.encoder(
             modality, hidden, architecture, channels=channels, features=features, missing=missing,
             transformer=transformer,
         )  # fmt: skip
@@ -296,19 +303,6 @@ def _pretrained(section: Table, base: Path) -> tuple[Pretrained, Path]:
         return Pretrained(name, weights_digest(folder)), folder
     except UsageError as error:
         raise UsageError(f"{section.where}: pretrained: {error.message}", error.advice) from error
-
-
-def _privacy(section: Table) -> Privacy | None:
-    policy = section.text("privacy", "")
-    asked = [section.number(key) if key in section.raw else None for key in ("epsilon", "delta")]
-    if not policy and asked == [None, None]:
-        return None
-    policy = policy or "dp"
-    if policy not in POLICIES:
-        raise section.fail(f"privacy = {policy!r} is unknown", f"Write one of {', '.join(POLICIES)}.")
-    if policy != "dp" and asked != [None, None]:
-        raise section.fail(f'epsilon and delta mean nothing under "{policy}"', 'Remove them, or write privacy = "dp".')
-    return Privacy(policy, *asked)
 
 
 def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> tuple[Task, list[Part], Own]:

@@ -16,10 +16,13 @@ The table has `learning_rate` and `rule` of its own, too. `concat` has places fo
 from collections.abc import Sequence
 
 from ...crypto.errors import UsageError
+from ...protocol.component_names import ComponentKind
 from ...protocol.components import ComponentSpec
 from .. import toml
+from ..architectures import Sizes, words
 from ..toml import Table
 from . import parts
+from .own import own_part
 from .parts import EXPERTS, Part
 from .settings import Own, own_numbers
 
@@ -74,7 +77,7 @@ def described(spec: ComponentSpec | None) -> str:
         return f"are added up, and each record goes to {chosen} of {shapes['router.weight'][0]} experts"
     if spec.architecture == "transformer":
         return f"are the tokens of a transformer of {sum('query.weight' in name for name in shapes)} layers"
-    return f"are joined by {spec.architecture}"
+    return f"are joined by {words(spec.architecture)}"
 
 
 def _need_encoders(model: Table, encoded: Sequence[str]) -> None:
@@ -103,6 +106,9 @@ def _part(options: Table, hidden: int, encoded: Sequence[str]) -> Part:
             layers = options.whole("layers", 1, 1, 4)
             return parts.transformer_backbone(hidden, layers, options.whole("width", 2 * hidden, 1, 4096))
         case _:
+            own = own_part(options, architecture, ComponentKind.BACKBONE.value, "backbone", Sizes(hidden))
+            if own is not None:
+                return own
             raise options.fail(
                 f"architecture = {architecture!r} is unknown", f"Write one of {', '.join(ARCHITECTURES)}."
             )

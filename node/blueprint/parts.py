@@ -34,6 +34,7 @@ FITTING = {
     "series": ("attention-pool", "conv-series"),
     "audio": ("attention-pool", "conv-series"),
 }
+ENCODERS = {"pair-tanh", BERT}.union(*FITTING.values())
 
 
 @dataclass(frozen=True, slots=True)

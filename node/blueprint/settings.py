@@ -1,10 +1,11 @@
-"""Settings that a component may have of its own in a model file: a learning rate and a rule."""
+"""Settings of single components and modalities in a model file: learning rate, rule, privacy."""
 
 from dataclasses import dataclass
 
 from ...protocol.components import MILLION
-from ...protocol.learning import RULES
+from ...protocol.learning import POLICIES, RULES
 from ..toml import Table
+from .recipe import Privacy
 
 LEARNING_RATE = 2.0
 
@@ -39,3 +40,17 @@ def rule_of(section: Table) -> str | None:
     if rule not in RULES:
         raise section.fail(f"rule = {rule!r} is unknown", f"Write one of {', '.join(RULES)}.")
     return rule
+
+
+def privacy_of(section: Table) -> Privacy | None:
+    """Return the policy that a modality's table names, with its ε and δ. Raises UsageError."""
+    policy = section.text("privacy", "")
+    asked = [section.number(key) if key in section.raw else None for key in ("epsilon", "delta")]
+    if not policy and asked == [None, None]:
+        return None
+    policy = policy or "dp"
+    if policy not in POLICIES:
+        raise section.fail(f"privacy = {policy!r} is unknown", f"Write one of {', '.join(POLICIES)}.")
+    if policy != "dp" and asked != [None, None]:
+        raise section.fail(f'epsilon and delta mean nothing under "{policy}"', 'Remove them, or write privacy = "dp".')
+    return Privacy(policy, *asked)

@@ -4,7 +4,8 @@ For a linear layer with inputs a [S, P, in] and output gradients g [S, P, out] (
 squared norm of a student's gradient is `Σ_pq (a_p·a_q)(g_p·g_q)`, so it need not be formed (ghost norms: Goodfellow
 2015; Li et al. 2022), and the clipped sum over students is one product `(f g)ᵀ a` with the factors f (book-keeping: Bu
 et al. 2023). Opacus has ghost norms for the whole model only; here each component has its own clip. Parameters may be
-in `nn.Linear`, `nn.LayerNorm` and `nn.Embedding` only: other layers are refused before training.
+in `nn.Linear`, `nn.LayerNorm` and `nn.Embedding` only, or in a module that sees one student at a time (own.py): other
+layers are refused before training.
 
 Where a student's records nearly cancel, their sum is much smaller than its terms, and rounding errors dominate. Two
 rules still keep ‖contribution‖ ≤ C: the ghost norm is computed in float64, and the largest rounding error of a float32
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import vecdot, vector_norm
 from torch.nn.functional import layer_norm
+
+from .own import OneByOne
 
 KINDS = (nn.Linear, nn.LayerNorm, nn.Embedding)
 KEPT = 2**22  # numbers of one parameter's gradients by student that are kept from the norms to the sums
@@ -44,7 +47,13 @@ class StudentGradients:
         """Raises AssertionError if a parameter is not the own weight or bias of one watched layer."""
         self.components = {name: list(parameters) for name, parameters in components.items()}
         places: dict[int, tuple[nn.Module, str]] = {}
+        self._own = [module for module in model.modules() if isinstance(module, OneByOne)]
+        inside = {id(part) for single in self._own for part in single.module.modules()}
+        for single in self._own:
+            places |= {id(parameter): (single, name) for name, parameter in single.module.named_parameters()}
         for layer in model.modules():
+            if id(layer) in inside:
+                continue
             for name, own in layer.named_parameters(recurse=False):
                 if id(own) in places:
                     raise AssertionError(f"{name} of {type(layer).__name__} belongs to two layers")
@@ -53,10 +62,10 @@ class StudentGradients:
         for name, parameters in self.components.items():
             for parameter in parameters:
                 layer, role = places[id(parameter)]
-                if not isinstance(layer, KINDS):
+                if not isinstance(layer, (*KINDS, OneByOne)):
                     raise AssertionError(f"{name}: no gradients of students for {type(layer).__name__}")
                 self._owner[id(parameter)] = (layer, role)
-        layers = {id(layer): layer for layer, _ in self._owner.values()}
+        layers = {id(layer): layer for layer, _ in self._owner.values() if not isinstance(layer, OneByOne)}
         # Linear layers whose weight and bias are of one component: with one row a student's norm is |g|²(|a|² + 1).
         both = [{id(layer.weight), id(layer.bias)} for layer in layers.values() if isinstance(layer, nn.Linear)]
         parts = [{id(parameter) for parameter in parameters} for parameters in self.components.values()]
@@ -86,6 +95,8 @@ class StudentGradients:
         """Drop the recorded passes; to be called before each forward pass."""
         for uses in self._uses.values():
             uses.clear()
+        for whole in self._own:
+            whole.forget()
         self._seen.clear()
         self._formed.clear()
 
@@ -108,10 +119,13 @@ class StudentGradients:
                 raise AssertionError(
                     f"{type(use.layer).__name__} saw {use.entered.shape[0]} rows for {self._students} students"
                 )
-        outputs = [use.left for use in uses]
-        gradients = torch.autograd.grad(losses.sum(), outputs, allow_unused=True) if outputs else ()
-        for use, gradient in zip(uses, gradients, strict=True):
-            use.gradient = gradient
+        asked = [whole.asked() for whole in self._own]
+        outputs = [use.left for use in uses] + [tensor for tensors in asked for tensor in tensors]
+        gradients = iter(torch.autograd.grad(losses.sum(), outputs, allow_unused=True) if outputs else ())
+        for use in uses:
+            use.gradient = next(gradients)
+        for whole, tensors in zip(self._own, asked, strict=True):
+            whole.take([next(gradients) for _ in tensors])
 
     def norms(self) -> dict[str, Tensor]:
         """Return for each component the norm of every student's gradient, [S] float64."""
@@ -190,6 +204,10 @@ class StudentGradients:
         [S] or [1] each, float32 where no terms can have cancelled, else float64. None for a bias that its weight's norm
         includes.
         """
+        own, name = self._owner[id(parameter)]
+        if isinstance(own, OneByOne):
+            rows = own.gradient(name)
+            return (torch.zeros(1, device=parameter.device) if rows is None else _squared(rows.double())), None
         layer, role, pairs = self._pairs(parameter)
         if not pairs:
             return torch.zeros(1, device=parameter.device), None
@@ -217,6 +235,11 @@ class StudentGradients:
         return alike.sum((1, 2)).clamp(min=0.0), _rounding(terms)
 
     def _weighted(self, parameter: Tensor, factors: Tensor) -> Tensor:
+        own, name = self._owner[id(parameter)]
+        if isinstance(own, OneByOne):
+            rows = own.gradient(name)
+            # zero times NaN is NaN: students who do not count must not reach the product
+            return torch.zeros_like(parameter) if rows is None else factors @ rows.where(factors[:, None] != 0, 0.0)
         layer, role, pairs = self._pairs(parameter)
         if not pairs:
             return torch.zeros_like(parameter)

@@ -45,6 +45,7 @@ from ..pretrained.tensors import SIMILARITY
 from .backbones import Backbone, Concat, CrossAttention, Experts, ResidualMlp, TransformerBackbone
 from .heads import Head, LinearSkip, Similarity
 from .layers import has, linear, mean_of_steps
+from .own import OwnBackbone, OwnEncoder, hidden_of, own_part
 from .pairs import Projected
 
 Inputs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
@@ -201,13 +202,14 @@ class M3TModel(nn.Module):
         self.texts = nn.ModuleDict(texts or {})
         self.parts = nn.ModuleDict()
         self._own: dict[str, list[nn.Parameter]] = {}
+        hidden = hidden_of(specs)
         for spec in specs:
             kind = parse_name(spec.name).kind
             match kind:
                 case Kind.ADAPTER | Kind.PROMPT:
                     self._own[spec.name] = self._install(spec, seed)
                 case Kind.ENCODER | Kind.BACKBONE | Kind.HEAD | Kind.SKIP | Kind.STATISTIC:
-                    part = _part(spec, seed, learning)
+                    part = _part(spec, seed, learning, hidden)
                     if isinstance(part, Similarity):
                         part.place((names or {})[parse_name(spec.name).of])
                     self.parts[spec.name] = part
@@ -328,9 +330,12 @@ class M3TModel(nn.Module):
         return adapters.install_prompt(text, spec)
 
 
-def _part(spec: ComponentSpec, seed: bytes, learning: Learning) -> nn.Module:
+def _part(spec: ComponentSpec, seed: bytes, learning: Learning, hidden: int | None) -> nn.Module:
     name = parse_name(spec.name)
     modality = next((m for m in learning.modalities if m.name == name.modality), None)
+    own = own_part(spec, name.kind, modality, hidden)
+    if own is not None:
+        return own
     build = ARCHITECTURES.get((name.kind, spec.architecture))
     if build is None:
         architectures = ", ".join(sorted(f"{name} for a {part}" for part, name in ARCHITECTURES))
@@ -363,6 +368,8 @@ ARCHITECTURES: dict[tuple[Kind, str], Callable[[ComponentSpec, bytes, Learning, 
 
 
 def _tensors(part: nn.Module, spec: ComponentSpec) -> list[nn.Parameter]:
+    if isinstance(part, OwnEncoder | OwnBackbone):
+        return part.inner.parameters_of(spec)
     root: nn.Module = part.maps if isinstance(part, LinearSkip) else part
     if isinstance(part, Bert):
         root = part.text.model

@@ -16,6 +16,7 @@ from ...crypto.errors import UsageError
 from ...protocol.component_names import ComponentKind, of_kind, parse_name
 from ...protocol.components import ComponentSpec, base_digest, base_vector, weights
 from ...protocol.learning import GENERATE, Learning, Modality
+from ..architectures import check_here
 from ..data.arrays import Dataset, ModalityArray, load, load_file
 from ..data.fits import check_fit, check_shapes, reads_of
 from ..data.manifest import read_manifest
@@ -121,6 +122,7 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
     """
     components, learning = request.components, request.learning
     specs, bases = specs_of(components, request.base_seed, request.hosted)
+    check_here(specs.values())
     withheld = frozenset(request.withheld)
     for name in sorted(withheld):
         for spec in [spec for spec in specs if parse_name(spec).modality == name]:

@@ -6,6 +6,7 @@ from ...crypto.errors import UsageError
 from ...protocol.amendment import Limits, Recipe, amended
 from ...protocol.charter import Charter
 from ...protocol.components import ComponentSpec
+from ..architectures import words
 from .context import Context
 from .shapes_charter import AmendmentShown, CharterHistory, Difference
 
@@ -103,4 +104,4 @@ def _part(part: object) -> str | None:
 def _spec(charter: Charter, spec: ComponentSpec) -> str:
     noise = f"noise {spec.noise_multiplier / 1e6:g}" if spec.noise_multiplier else "no noise"
     learns = ", ".join(sorted(charter.learning.upstream(spec.name)))
-    return f"{spec.architecture}, {spec.dimension} parameters, {noise}, learns from {learns}"
+    return f"{words(spec.architecture)}, {spec.dimension} parameters, {noise}, learns from {learns}"

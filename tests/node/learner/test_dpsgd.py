@@ -176,7 +176,10 @@ def test_every_architecture_is_tried_here() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_of_students_equal_a_loop_over_students(name: str) -> None:
-    specs, batch = MODELS[name], batch_of(11)
+    hold_against_a_loop(MODELS[name], batch_of(11))
+
+
+def hold_against_a_loop(specs: Sequence[ComponentSpec], batch: Batch) -> None:
     watched = gradients_of(specs, batch)
     gradients, norms = watched.each(), watched.norms()
     clips = {item.name: 0.5 * float(norms[item.name].median()) + 1e-9 for item in specs}
