@@ -337,7 +337,11 @@ def _rule(charter: "Charter", name: str) -> str:
 
 
 def _pretrained(modality: "Modality") -> str | None:
-    return ", ".join(f"{each.model} {each.digest.hex()[:16]}" for each in modality.pretrained) or None
+    named = (
+        f"{each.model} {each.digest.hex()[:16]}" + f", {each.max_tokens} tokens" * bool(each.max_tokens)
+        for each in modality.pretrained
+    )
+    return ", ".join(named) or None
 
 
 def _floor(floor: "PrivacyFloor") -> tuple[object, ...]:

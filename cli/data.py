@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..crypto.errors import UsageError
+from ..crypto.errors import OperatorError, UsageError
 from ..node.words import counted
 from ..protocol.bounds import MAX_INSTITUTIONS
 from .data_init import init
@@ -58,7 +58,8 @@ def check(
     if federation is not None:
         _compare(*federation, folder, data)
     entries = read_manifest(folder).modalities
-    summary: dict[str, Any] = {"folder": str(folder)} | summarise(data, entries)
+    cut = {} if federation is None else _cut(*federation, data)
+    summary: dict[str, Any] = {"folder": str(folder)} | summarise(data, entries, cut)
     if federation is not None:
         summary["warnings"] = [*summary["warnings"], *_declared(*federation, summary)]
     if plot is not None:
@@ -106,6 +107,32 @@ def _compare(home: "Home", charter: "Charter", folder: Path, data: "Dataset") ->
     except UsageError as error:
         advice = f"{error.advice} The charter is {home.charter}."
         raise UsageError(error.message, advice.strip()) from error
+
+
+def _cut(home: "Home", charter: "Charter", data: "Dataset") -> dict[str, tuple[int, int]]:
+    """Return, of each text that a pretrained model here reads, the records that it reads in part and its tokens."""
+    from ..node.home import config as settings
+    from ..node.pretrained.find import find
+    from ..node.pretrained.folder import check
+    from ..node.pretrained.tokens import cut
+
+    folders, counted = dict(settings.load(home.config).models.folders), {}
+    for modality in charter.learning.modalities:
+        array = data.modalities.get(modality.name)
+        if array is None or array.texts is None or not modality.pretrained:
+            continue
+        (model,) = modality.pretrained
+        try:
+            folder = find(model.model, folders)
+            check(folder, model.digest)
+            long = cut(folder, array.texts[array.steps].tolist(), model.max_tokens)
+        except OperatorError:
+            continue  # the model is not here, or another: `doctor` says so
+        if long is not None:
+            at = array.steps.copy()
+            at[array.steps] = long
+            counted[modality.name] = (int(at.any(axis=2).sum()), model.max_tokens)
+    return counted
 
 
 def _declared(home: "Home", charter: "Charter", summary: dict[str, Any]) -> list[str]:
@@ -227,7 +254,7 @@ def _classes(task: dict[str, Any]) -> str:
 
 @app.command("import")
 def import_(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="oulad, sra, onestopenglish, omniglot or fsdd.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="oulad, sra, saf, onestopenglish, omniglot or fsdd.")],
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The folder with the source's own files.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write; must be empty or not exist.")],
     by: Annotated[

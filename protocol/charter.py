@@ -14,7 +14,18 @@ from .bounds import MAX_PACE, NO_PRIVACY, delta_problem, epsilon_problem, steps_
 from .codec import unpack
 from .component_names import names_statistic, parse_name
 from .components import SUM, ComponentSpec, base_digest, base_vector
-from .learning import GENERATE, MODALITY_KINDS, PASSAGE, POLICIES, RULES, TASK_KINDS, Learning, Modality, Task
+from .learning import (
+    GENERATE,
+    MODALITY_KINDS,
+    PASSAGE,
+    POLICIES,
+    PRETRAINED_KINDS,
+    RULES,
+    TASK_KINDS,
+    Learning,
+    Modality,
+    Task,
+)  # fmt: skip
 from .schema import MAX_MEMBERS, U32, Between, Bytes32, Bytes64, Name, Size
 
 CHARTER_LIMIT = 1 << 20
@@ -167,6 +178,7 @@ def check_terms(charter: Charter) -> None:
             "a component's width must be 8 or 16 bits",
         ),
         (all(m.kind in MODALITY_KINDS for m in charter.learning.modalities), "unknown kind of modality"),
+        (all(map(_embeddable, charter.learning.modalities)), "a pretrained model that its modality has no use for"),
         (all(task.kind in TASK_KINDS for task in charter.learning.tasks), "unknown kind of task"),
         (all(floor.policy in POLICIES for floor in charter.learning.floors), f"a policy must be one of {POLICIES}"),
         (
@@ -258,6 +270,13 @@ def template_fits(template: str, modality: Modality | None) -> bool:
     if modality is None or modality.kind != "text" or not modality.pretrained:
         return False
     return {int(number) for number in PASSAGE.findall(template)} == set(range(1, modality.length + 1))
+
+
+def _embeddable(modality: Modality) -> bool:
+    """Whether a modality has no pretrained model, or one of texts that reads tokens, or one of images or sound."""
+    text = modality.kind == "text"
+    known = text or (modality.kind in PRETRAINED_KINDS and modality.length == 1)
+    return all(known and text == (model.max_tokens > 0) for model in modality.pretrained)
 
 
 def _fits(task: Task, modalities: set[str]) -> bool:

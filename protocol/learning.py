@@ -10,6 +10,7 @@ from .component_names import ComponentKind, names_statistic, parse_name
 from .schema import LATER, U32, Between, Bytes32, Name, Size
 
 MODALITY_KINDS = frozenset({"tabular", "image", "series", "text", "audio"})
+PRETRAINED_KINDS = ("text", "image", "audio")  # of modalities that a pretrained model may embed
 GENERATE = "generate"  # the task that writes a text
 TASK_KINDS = frozenset({"binary", "multiclass", "ordinal", "regression", "multilabel", GENERATE})
 PASSAGE = re.compile(r"\{([1-9][0-9]?)\}")  # of a template: the place of a passage, by its number
@@ -28,18 +29,23 @@ RULES = (
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """The frozen model that embeds a modality: a hub id, a package or a name, and the digest of its weights."""
+    """The frozen model that embeds a modality: a hub id, a package or a name, and the digest of its weights.
+
+    `max_tokens` are read of each text, by several passes where the model takes fewer at once; 0 for images and sound.
+    """
 
     model: Name
     digest: Bytes32
+    max_tokens: Annotated[int, Between(0, 2**16)] = field(default=128, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
 class Modality:
     """One modality: `width` features for each of at most `length` steps (tabular and image: length 1).
 
-    Text has a step for each of its columns; under a pretrained model its width is that of the embeddings, under one
-    that writes the number of tokens that it reads at most of the task's template with the passages in it. `layout` is
+    Text has a step for each of its columns. Under a pretrained model the width is that of its features, and images and
+    sound have one step; under one that writes it is the number of tokens that it reads at most of the task's template
+    with the passages in it. `layout` is
     the digest of the columns, levels, bounds and times that dataset.toml declares (node/data/layout.py), 32 bytes or
     none where the charter does not state it.
     """

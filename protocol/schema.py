@@ -286,7 +286,7 @@ def _record(cls: Any, make: bool, plain: bool) -> Build:
     integers, octets, others = [], [], []
     for name in names:
         base, *marks = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (None,)
-        limits = _limits(base, marks)
+        limits = _limits(base, marks) if name not in later else None
         if limits is not None and base is int:
             integers.append((name, *limits))
         elif limits is not None and base is bytes:

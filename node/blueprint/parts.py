@@ -75,8 +75,10 @@ def linear(name: str, outputs: int, inputs: int, *, zero: bool = False, bias: bo
 
 def architectures(modality: Modality) -> tuple[str, ...]:
     """Return the architectures of encoders that read a modality."""
+    if modality.pretrained:
+        return ("pair-tanh",)
     if modality.kind == "text":
-        return ("pair-tanh",) if modality.pretrained else (BERT,)
+        return (BERT,)
     return FITTING[modality.kind]
 
 
@@ -99,8 +101,10 @@ def encoder(
     name, fitting = ComponentKind.ENCODER.named(modality.name), architectures(modality)
     if architecture not in fitting:
         what = modality.kind
-        if what == "text":
-            what = "the embeddings of a pretrained model" if modality.pretrained else "text without a pretrained model"
+        if modality.pretrained:
+            what = "the features of a pretrained model"
+        elif what == "text":
+            what = "text without a pretrained model"
         raise UsageError(f"{name}: {architecture!r} does not read {what}", f"Known: {', '.join(fitting)}.")
     if architecture == BERT:
         size = transformer or Transformer()
@@ -133,7 +137,7 @@ def encoder(
 
 
 def pair_width(modality: Modality) -> int:
-    """Return the number of features of a text's segments, the last one compared with every other one."""
+    """Return the number of a pretrained model's features: of a text's last segment, and its comparisons with others."""
     return modality.width * (1 + 2 * (modality.length - 1)) + modality.length - 1
 
 

@@ -37,7 +37,9 @@ class ModalityArray:
     """One modality: `values` [S, K, T, width] float32, zero where there is nothing; `steps` [S, K, T] bool.
 
     T is 1 for tabular and image, the rows of a series, the frames of audio. For kind "text" T counts segments
-    (columns), `width` is 0 and `texts` [S, K, T] holds str, "" where there is nothing; else `texts` is None.
+    (columns), `width` is 0 and `texts` [S, K, T] holds str, "" where there is nothing; else `texts` is None. Where the
+    files of images or sound are kept for a pretrained model, T is 1, `width` 0 and `files` [S, K, 1] holds MediaFile,
+    None where there is nothing; else `files` is None.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ModalityArray:
     values: Floats
     steps: npt.NDArray[np.bool_]
     texts: Objects | None
+    files: Objects | None = None
 
     @property
     def width(self) -> int:
@@ -128,6 +131,7 @@ class Dataset:
                     values=array.values[rows],
                     steps=array.steps[rows],
                     texts=None if array.texts is None else array.texts[rows],
+                    files=None if array.files is None else array.files[rows],
                 )
                 for name, array in self.modalities.items()
             },
@@ -140,20 +144,29 @@ class Dataset:
         )
 
 
-def load(folder: Path, *, only_modalities: Collection[str] | None = None, tolerant: bool = False) -> Dataset:
+def load(
+    folder: Path,
+    *,
+    only_modalities: Collection[str] | None = None,
+    tolerant: bool = False,
+    kept: Collection[str] = (),
+) -> Dataset:
     """Load an institution's data folder; of modalities not in `only_modalities` (if given) nothing is read.
 
-    A `tolerant` load, as training does it, leaves out each subject with an unusable cell.
+    Of the modalities in `kept` files are checked and kept, for a pretrained model to read. A `tolerant` load, as
+    training does it, leaves out each subject with an unusable cell.
     Raises UsageError or CorruptError, naming file, column and line.
     """
     manifest = read_manifest(folder)
     if only_modalities is not None:
         chosen = tuple(entry for entry in manifest.modalities if entry.name in only_modalities)
         manifest = replace(manifest, modalities=chosen)
-    return _assemble(manifest, manifest, Findings(strict=not tolerant), predict=False)
+    return _assemble(manifest, manifest, Findings(strict=not tolerant), kept, predict=False)
 
 
-def load_file(folder: Path, file: Path, *, only_modalities: Collection[str] | None = None) -> Dataset:
+def load_file(
+    folder: Path, file: Path, *, only_modalities: Collection[str] | None = None, kept: Collection[str] = ()
+) -> Dataset:
     """Load records to predict: from one CSV or Parquet file with the columns of the unit table, or a folder like it.
 
     `folder` holds the dataset.toml that says what the columns mean. All subjects are held out, no record is cut off.
@@ -173,10 +186,12 @@ def load_file(folder: Path, file: Path, *, only_modalities: Collection[str] | No
     else:
         unit = replace(declared.tables[declared.unit_table], path=file)
         manifest = replace(declared, folder=file.parent, tables={declared.unit_table: unit})
-    return _assemble(manifest, declared, Findings(), predict=True)
+    return _assemble(manifest, declared, Findings(), kept, predict=True)
 
 
-def _assemble(manifest: Manifest, declared: Manifest, findings: Findings, *, predict: bool) -> Dataset:
+def _assemble(
+    manifest: Manifest, declared: Manifest, findings: Findings, kept: Collection[str], *, predict: bool
+) -> Dataset:
     """Read everything; to `predict`, modalities not in `manifest` or its files are missing, with `declared` widths."""
     records = read_records(manifest, findings, predict=predict)
 
@@ -186,9 +201,9 @@ def _assemble(manifest: Manifest, declared: Manifest, findings: Findings, *, pre
     modalities = {}
     for entry in manifest.modalities:
         if not predict or _has(manifest, declared, entry):
-            arrays = read_modality(manifest, entry, records, findings, lenient=predict)
+            arrays = read_modality(manifest, entry, records, findings, lenient=predict, keep=entry.name in kept)
         else:
-            arrays = blank(declared, entry, records.shape)
+            arrays = blank(declared, entry, records.shape, keep=entry.name in kept)
         modalities[entry.name] = ModalityArray(entry.name, entry.kind, *arrays)
     tasks = {}
     for task in manifest.tasks:

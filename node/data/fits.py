@@ -141,8 +141,10 @@ def _differences(own: Layout, wanted: bytes) -> str:
 
 
 def _fits(charter: Modality, array: ModalityArray) -> None:
-    width = charter.width if array.kind == "text" else array.width
+    width = charter.width if array.kind == "text" or charter.pretrained else array.width
     segments = array.kind != "text" or array.length == charter.length
+    if array.kind == charter.kind == "audio" and charter.pretrained:
+        return  # of any number of frames: the model makes its own
     if (array.kind, width) != (charter.kind, charter.width) or array.length > charter.length or not segments:
         raise UsageError(
             f"modality {charter.name!r}: the data have {array.kind} of {width} features and {array.length} steps,"

@@ -13,6 +13,7 @@ from . import wav
 from .audio import OtherRateError, log_mel, read_wav, resample
 from .entries import CategoricalColumn, Column, Manifest, ModalityEntry, NumericColumn
 from .images import read_image
+from .media import MediaFile
 from .paths import inside
 from .problems import Findings
 from .records import Index, Records, allocate, rows_of, single_rows
@@ -24,13 +25,13 @@ INSTANT = 0.001  # seconds of a clip that are read where only its rate is asked 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Objects = npt.NDArray[np.object_]
-Arrays = tuple[Floats, Mask, Objects | None]  # values, steps, texts
+Arrays = tuple[Floats, Mask, Objects | None, Objects | None]  # values, steps, texts, files
 
 
 def read_modality(
-    manifest: Manifest, entry: ModalityEntry, records: Records, findings: Findings, *, lenient: bool
+    manifest: Manifest, entry: ModalityEntry, records: Records, findings: Findings, *, lenient: bool, keep: bool
 ) -> Arrays:
-    """Return values [S, K, T, width], steps [S, K, T] and, for text, texts [S, K, T].
+    """Return values [S, K, T, width], steps [S, K, T] and, for text, texts [S, K, T]; `keep`: files, and no values.
 
     `lenient` leaves out filters whose column is not there. Raises UsageError or CorruptError, naming the place.
     """
@@ -46,12 +47,12 @@ def read_modality(
     else:
         rows = single_rows(table, source.key, records, subject, record)
         step = np.zeros(rows.size, dtype=np.int64)
-    values, steps, texts = blank(manifest, entry, records.shape)
+    values, steps, texts, files = blank(manifest, entry, records.shape, keep=keep)
     if texts is not None:
         fill_texts(table, entry, (rows, subject, record, step), texts)
         steps |= texts != ""
     elif entry.file:
-        _files(manifest.folder, table, entry, rows, (subject, record), values, steps)
+        _files(manifest.folder, table, entry, rows, (subject, record), values, steps, files)
     else:
         features, present = _features(table, columns, f"modality {entry.name!r}")
         filled = present[rows]
@@ -59,13 +60,14 @@ def read_modality(
         values[subject[rows], record[rows], step] = features[rows]
         steps[subject[rows], record[rows], step] = True
     records.spoil(table, subject)
-    return values, steps, texts
+    return values, steps, texts, files
 
 
-def blank(manifest: Manifest, entry: ModalityEntry, shape: tuple[int, int]) -> Arrays:
+def blank(manifest: Manifest, entry: ModalityEntry, shape: tuple[int, int], *, keep: bool) -> Arrays:
     """Return the arrays of a modality that every record lacks."""
     what = f"modality {entry.name!r}"
-    if entry.kind == "text":
+    keep = keep and bool(entry.file)
+    if entry.kind == "text" or keep:
         width = 0
     elif entry.audio is not None:
         width = entry.audio.bands
@@ -73,10 +75,11 @@ def blank(manifest: Manifest, entry: ModalityEntry, shape: tuple[int, int]) -> A
         width = entry.size * entry.size
     else:
         width = sum(column.width for column in declared_columns(manifest, entry))
-    values = allocate((*shape, entry.max_len, width), 0.0, np.float32, what)
-    steps = allocate((*shape, entry.max_len), False, np.bool_, what)
-    texts = allocate((*shape, entry.max_len), "", np.object_, what) if entry.kind == "text" else None
-    return values, steps, texts
+    length = 1 if keep else entry.max_len
+    values = allocate((*shape, length, width), 0.0, np.float32, what)
+    steps = allocate((*shape, length), False, np.bool_, what)
+    texts = allocate((*shape, length), "", np.object_, what) if entry.kind == "text" else None
+    return values, steps, texts, allocate((*shape, length), None, np.object_, what) if keep else None
 
 
 def needed(entry: ModalityEntry) -> list[str]:
@@ -107,6 +110,7 @@ def _files(
     places: tuple[Index, Index],
     values: Floats,
     steps: Mask,
+    files: Objects | None,
 ) -> None:
     paths = table.texts(entry.file)
     of_rates = ""
@@ -119,14 +123,19 @@ def _files(
             path = inside(folder, text, "")
             if entry.audio is not None:
                 samples, longer = read_wav(path, entry.audio)
-                values[index], filled = log_mel(samples, entry.audio)
-                steps[index][:filled] = True
+                if files is None:
+                    values[index], filled = log_mel(samples, entry.audio)
+                    steps[index][:filled] = True
                 table.findings.cut[entry.name] += longer
             else:
                 grey, squeezed = read_image(path, entry.size)
                 table.findings.squeezed[entry.name] += squeezed
-                scaled = 2.0 * (np.clip(grey, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
-                values[index][0] = -scaled if entry.invert else scaled
+                if files is None:
+                    scaled = 2.0 * (np.clip(grey, entry.low, entry.high) - entry.low) / (entry.high - entry.low) - 1.0
+                    values[index][0] = -scaled if entry.invert else scaled
+                    steps[index][0] = True
+            if files is not None:
+                files[index][0] = MediaFile.of(path, entry.audio)
                 steps[index][0] = True
         except OtherRateError as error:
             assert entry.audio is not None

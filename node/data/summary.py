@@ -1,7 +1,7 @@
 """A data folder's contents in figures, with warnings for its owner before training."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,9 +27,12 @@ TOTALS = frozenset({
 WORD = re.compile(r"\w+|[^\w\s]")
 
 
-def summarise(data: Dataset, entries: Sequence[ModalityEntry] = ()) -> dict[str, Any]:
+def summarise(
+    data: Dataset, entries: Sequence[ModalityEntry] = (), cut: Mapping[str, tuple[int, int]] | None = None
+) -> dict[str, Any]:
     """Return counts of subjects, records, modalities, tasks and groups, and `warnings`, as plain values for JSON.
 
+    `cut` has the texts whose tokens a model counted: the records that are read in part, and the tokens that are read.
     Of the modalities that `entries` declare each column is looked at: whether it teaches anything.
     """
     there = data.weights > 0
@@ -56,7 +59,7 @@ def summarise(data: Dataset, entries: Sequence[ModalityEntry] = ()) -> dict[str,
         "near_ids": [list(group) for group in near_ids((*data.subjects, *data.left_out))],
         "problems": [asdict(problem) for problem in (*data.findings.problems, *data.findings.clashes.values(), *unfit)],
         "problem_count": data.findings.number + len(data.findings.clashes) + len(unfit),
-        "warnings": [*_warnings(data), *teach_nothing(data, entries)],
+        "warnings": [*_warnings(data, cut or {}), *teach_nothing(data, entries)],
     }
 
 
@@ -192,13 +195,18 @@ def _long_texts(modality: ModalityArray) -> tuple[int, int]:
     return sum(words > READ for words in longest), sum(READ // 2 < words <= READ for words in longest)
 
 
-def _of_texts(modality: ModalityArray) -> list[str]:
+def _of_texts(modality: ModalityArray, counted_by_model: tuple[int, int] | None) -> list[str]:
+    if counted_by_model is not None:
+        number, tokens = counted_by_model
+        records = counted(number, "record has", "records have")
+        what = f"modality {modality.name!r}: {records} a text of over {tokens} tokens: its end is not read"
+        return [what] if number else []
     cut, may_be = _long_texts(modality)
     warnings = []
     if cut:
         warnings.append(
             f"modality {modality.name!r}: {counted(cut, 'record has', 'records have')} a text of over {READ} words and"
-            " signs: only its beginning is read (128 tokens by a pretrained model, which are fewer words; `positions`"
+            " signs: only its beginning is read (128 tokens by a pretrained model, if it has no max_tokens; `positions`"
             " words by one from scratch)"
         )
     if may_be:
@@ -234,7 +242,7 @@ def _of_answers(task: TaskArray) -> list[str]:
     return warnings
 
 
-def _warnings(data: Dataset) -> list[str]:
+def _warnings(data: Dataset, cut: Mapping[str, tuple[int, int]]) -> list[str]:
     warnings = _of_columns(data.findings.columns.values())
     warnings += near_warnings(data)
     warnings += [
@@ -278,7 +286,8 @@ def _warnings(data: Dataset) -> list[str]:
         " text of its own: remove it if it was copied by mistake"
         for name, (file, pairs) in sorted(data.findings.repeated.items())
     ]
-    warnings += [warning for modality in data.modalities.values() for warning in _of_texts(modality)]
+    for modality in data.modalities.values():
+        warnings += _of_texts(modality, cut.get(modality.name))
     for task in data.tasks.values():
         warnings += _of_answers(task)
         labelled = _is_labelled(task)

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from pathlib import Path
 from secrets import token_bytes
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ import structlog
 
 from ...crypto.errors import LocalProtocolError, UsageError
 from ...crypto.hashing import digest
-from .text import TextEncoder, Texts
+from ..data.media import MediaFile
 
 log = structlog.get_logger(__name__)
 
@@ -207,45 +207,69 @@ class EmbeddingCache:
         )
 
 
+class Frozen(Protocol):
+    """A frozen encoder: of records of one kind, the same vectors whenever it is asked."""
+
+    width: int
+    max_tokens: int
+
+    @property
+    def adapted(self) -> bool:
+        """Whether it is not frozen after all."""
+
+    def embed(self, records: Any) -> Floats:
+        """Return [n, width]."""
+
+
 def embed_cached(
-    encoder: TextEncoder,
+    encoder: Frozen,
     weights_digest: bytes,
-    texts: Texts,
+    records: Sequence[Any],
     subjects: Sequence[str],
     cache: EmbeddingCache,
     progress: Callable[[int, int], None] | None = None,
 ) -> Floats:
-    """Return the embeddings of texts, [n, width] float32, computing only those that the cache lacks; None is zero.
+    """Return the embeddings of records, [n, width] float32, computing only those that the cache lacks; None is zero.
 
-    `subjects` [n] are the texts' subjects. The encoder is the frozen model of `weights_digest`, without an adapter or
+    A record is a text, a file of a picture or of sound, or the pixels of a picture. `subjects` [n] are the records'
+    subjects. The encoder is the frozen model of `weights_digest`, without an adapter or
     prompt.
     """
     if encoder.adapted:
         raise LocalProtocolError("an encoder with adapters or a prompt has no embeddings that last")
     model = digest("embedding", weights_digest, encoder.max_tokens.to_bytes(4, "big"))
-    rows = [row for row, text in enumerate(texts) if text is not None]
+    rows = [row for row, record in enumerate(records) if record is not None]
+    contents = {row: _content(records[row]) for row in rows}
     # The subject is part of the key: equal texts of two students are stored twice, and deleted separately.
-    records = [digest("text", _bytes(subjects[row]), _bytes(texts[row])) for row in rows]
-    embedded = np.zeros((len(texts), encoder.width), dtype=np.float32)
+    keys = [digest(contents[row][0], _bytes(subjects[row]), contents[row][1]) for row in rows]
+    embedded = np.zeros((len(records), encoder.width), dtype=np.float32)
     missing = []
-    for row, record, value in zip(rows, records, cache.get_many(model, records), strict=True):
+    for row, key, value in zip(rows, keys, cache.get_many(model, keys), strict=True):
         if value is None or value.shape != (encoder.width,):
-            missing.append((row, record))
+            missing.append((row, key))
         else:
             embedded[row] = value
-    missing.sort(key=lambda item: len(texts[item[0]]))  # batches of like length: the least padding
+    missing.sort(key=lambda item: len(contents[item[0]][1]))  # batches of like length: the least padding
     for begin in range(0, len(missing), CHUNK):
         chunk = missing[begin : begin + CHUNK]
-        distinct = list(dict.fromkeys(texts[row] for row, _ in chunk))  # one prompt question precedes many answers
-        places = {text: number for number, text in enumerate(distinct)}
-        vectors = encoder.embed(distinct)[[places[texts[row]] for row, _ in chunk]]
-        cache.put_many(
-            model, ((record, subjects[row], vector) for (row, record), vector in zip(chunk, vectors, strict=True))
-        )
+        # One prompt question precedes many answers.
+        distinct = {contents[row]: records[row] for row, _ in chunk}
+        places = {content: number for number, content in enumerate(distinct)}
+        vectors = encoder.embed(list(distinct.values()))[[places[contents[row]] for row, _ in chunk]]
+        cache.put_many(model, ((key, subjects[row], vector) for (row, key), vector in zip(chunk, vectors, strict=True)))
         embedded[[row for row, _ in chunk]] = vectors
         if progress is not None:
             progress(begin + len(chunk), len(missing))
     return embedded
+
+
+def _content(record: Any) -> tuple[str, bytes]:
+    """Return the kind of a record, and the bytes that decide its embedding."""
+    if isinstance(record, MediaFile):
+        return "file", record.digest + repr(record.audio).encode()
+    if isinstance(record, np.ndarray):
+        return "pixels", record.astype("<f4").tobytes()
+    return "text", _bytes(record)
 
 
 def _opened_to_read(path: Path) -> tuple[sqlite3.Connection, bytes]:

@@ -75,7 +75,7 @@ class LinearSkip(nn.Module):
         self.pairs = nn.ModuleDict()
         for name in names:
             read = modalities.get(name)
-            if read is not None and read.kind == "text":
+            if read is not None and (read.kind == "text" or read.pretrained):
                 width = int(self.maps[name].in_features)  # type: ignore[arg-type]  # the attribute of an nn.Linear
                 self.pairs[name] = Projected(seed, spec.name, width, read)
 

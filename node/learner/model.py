@@ -7,7 +7,7 @@ the backbone. Only parameters hold state: no BatchNorm, no dropout, no buffers t
 |---|---|---|
 | `encoder/MODALITY` | `linear-tanh` | project.weight [h, width], project.bias [h]: tabular, image |
 | | `attention-pool` | and score.weight [1, h]: softmax over the valid steps of score·tanh(project x_t); series, audio |
-| | `pair-tanh` | project.weight [h, p], project.bias [h]: text; `pair_features` projected, similarities |
+| | `pair-tanh` | project.weight [h, p], project.bias [h]: features of a pretrained model, `pair_features` |
 | | `conv-image` | convN.weight [c, 9·c'], convN.bias [c]; project over what is left: square images |
 | | `conv-series` | convN.weight [c, 5·c'], convN.bias [c]; project.weight [h, 2c] of mean and maximum: series, audio |
 | | `bert` | all of a small transformer of width h with hashed words (text.py) |

@@ -93,9 +93,9 @@ def try_model(request: TryModel) -> None:
 
         loaded(folder)
         return
-    from .text import pretrained_encoder  # noqa: PLC0415  # only nodes with text need it
+    from .frozen import frozen_encoder  # noqa: PLC0415  # only nodes with a pretrained model need it
 
-    pretrained_encoder(folder)
+    frozen_encoder(folder)
 
 
 def respec(session: Session, request: Respec) -> Session:

@@ -29,7 +29,7 @@ from .evaluate import Floats
 from .layers import mean_of_steps
 from .model import M3TModel, embed_tokens
 from .pairs import pair_features
-from .session import Embedder, Session, SplitData
+from .session import Session, SplitData
 from .text import TextEncoder
 
 EPOCHS = 60  # at most: the best of them on a fifth of the students is kept
@@ -216,7 +216,7 @@ def _private_encoders(session: Session, model: M3TModel) -> dict[str, TextEncode
     from .adapters import install_private  # noqa: PLC0415  # as above
 
     shared: dict[str, Any] = dict(model.texts.items())
-    embedder, texts = Embedder(session), {}
+    embedder, texts = session.embedder(), {}
     for name in sorted(session.adapted):
         text: TextEncoder = deepcopy(shared[name]) if name in shared else embedder.encoder(name, fresh=True)
         install_private(text, session.private_adapter.kind, session.private_adapter.rank)

@@ -1,10 +1,9 @@
 """The session that `open` prepares: an institution's data, the specs and bases of its components."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +14,16 @@ from torch.nn.functional import pad
 from ...crypto.errors import UsageError
 from ...protocol.component_names import ComponentKind, of_kind, parse_name
 from ...protocol.components import ComponentSpec, base_digest, base_vector, weights
-from ...protocol.learning import GENERATE, Learning, Modality
+from ...protocol.learning import GENERATE, Learning
 from ..architectures import check_here
-from ..data.arrays import Dataset, ModalityArray, load, load_file
+from ..data.arrays import Dataset, load, load_file
 from ..data.fits import check_fit, check_shapes, reads_of
 from ..data.manifest import read_manifest
-from ..pretrained.find import find
-from ..pretrained.folder import check as check_pretrained
 from ..unlearning.students import Excluded
 from . import writing
 from .answers import BadRequestError
 from .dpsgd import Batch
+from .embedder import Embedder, Progress, Texts, read_by_models
 from .messages import Open, PrivateAdapter, Split
 from .model import M3TModel
 from .named import embedded_names
@@ -34,7 +32,6 @@ from .parallel import device as device_of
 from .randomness import Randomness, randomness
 
 Vector = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
 SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
 
 
@@ -50,18 +47,6 @@ class SplitData:
     groups: Mapping[str, tuple[tuple[str, ...], npt.NDArray[np.int64]]]
     records: npt.NDArray[np.object_]
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Texts:
-    """The folders of frozen text models on this machine, and the cache of their embeddings (None: no cache).
-
-    `read_only`: the cache is used, but never changed.
-    """
-
-    folders: Mapping[str, Path] = field(default_factory=dict)
-    cache: Path | None = None
-    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +83,10 @@ class Session:
         own = device_of(team)
         return replace(self, team=team, device=self.device if own.type == "cpu" else own)
 
+    def embedder(self, progress: Progress | None = None) -> Embedder:
+        """Return what reads this session's records by pretrained models."""
+        return Embedder(self.learning, self.specs, self.texts, self.live, progress)
+
     @property
     def modules(self) -> dict[str, ComponentSpec]:
         """The hosted components that are parts of the model: all but the statistics."""
@@ -131,7 +120,8 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
     manifests = [read_manifest(folder) for folder in folders]
     reads = reads_of(manifests, specs, learning, components, withheld)
     wanted = reads | (withheld if request.private is not None else frozenset())
-    sets = [load(folder, only_modalities=wanted, tolerant=True) for folder in folders]
+    kept = read_by_models(learning)
+    sets = [load(folder, only_modalities=wanted, tolerant=True, kept=kept) for folder in folders]
     everybody = tuple(subject for data in sets for subject in (*data.subjects, *data.left_out))
     if request.excluded is not None:
         excluded = Excluded(request.excluded.salt, frozenset(request.excluded.tags))
@@ -158,7 +148,7 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
     for data in sets:
         for name, task in data.tasks.items():
             session.class_names[name], session.ranges[name] = task.class_names, (task.low, task.high)
-    session.named.update(embedded_names(specs, learning, session.class_names, Embedder(session).encoder))
+    session.named.update(embedded_names(specs, learning, session.class_names, session.embedder().encoder))
     _read(session, sets, wanted, request.validation, progress)
     if session.parts["train"].batch.size == 0:
         raise UsageError(f"{folders[0]}: every subject is held out", "Lower the share of the split.")
@@ -169,7 +159,7 @@ def _read(
     session: Session, sets: Sequence[Dataset], wanted: Collection[str], validation: float, progress: Progress | None
 ) -> None:
     """Fill in the session's splits, and the numbers of texts that are cut."""
-    embedder = Embedder(session, progress)
+    embedder = session.embedder(progress)
     for data in sets:
         for name in sorted(wanted):
             text = data.modalities.get(name)
@@ -222,7 +212,7 @@ def load_states(session: Session, states: Mapping[str, bytes]) -> dict[str, Vect
 def build(session: Session, states: Mapping[str, bytes]) -> M3TModel:
     """Return the model with the weights of `states`."""
     vectors = load_states(session, states)
-    embedder = Embedder(session)
+    embedder = session.embedder()
     texts = {
         name: writing.writer(session, name) if name in session.learning.writers else embedder.encoder(name, fresh=True)
         for name in session.live
@@ -237,82 +227,11 @@ def records_of(session: Session, file: Path) -> tuple[Dataset, SplitData]:
     """Read records to predict: a CSV or Parquet file, or a folder. Raises UsageError or CorruptError."""
     # Withheld modalities are read for private components only.
     wanted = session.reads | (session.withheld if session.private is not None else frozenset())
-    data = load_file(session.folder, file, only_modalities=wanted)
+    data = load_file(session.folder, file, only_modalities=wanted, kept=read_by_models(session.learning))
     check_shapes([data], session.learning, session.specs, wanted, labelled=False)
-    embedder = Embedder(session)
+    embedder = session.embedder()
     batch = _batch(data, session, wanted, embedder)
     return data, _split(data, batch, _tokens(data, session, embedder), "held_out", 0.0)
-
-
-class Embedder:
-    """The frozen models of a session's texts, loaded on demand."""
-
-    def __init__(self, session: Session, progress: Progress | None = None) -> None:
-        self._session = session
-        self.progress = progress
-        self._encoders: dict[str, Any] = {}
-
-    def modality(self, name: str) -> Modality:
-        """Return a modality of the charter."""
-        return next(modality for modality in self._session.learning.modalities if modality.name == name)
-
-    def encoder(self, name: str, *, fresh: bool = False) -> Any:
-        """Return the frozen encoder of a text modality; a `fresh` one may be adapted."""
-        from .text import pretrained_encoder  # noqa: PLC0415  # only who has text needs it
-
-        modality = self.modality(name)
-        if not modality.pretrained:
-            raise UsageError(f"modality {name!r}: the charter names no pretrained model")
-        if fresh or name not in self._encoders:
-            (wanted,) = modality.pretrained
-            folder = find(wanted.model, self._session.texts.folders)
-            check_pretrained(folder, wanted.digest)
-            encoder = pretrained_encoder(folder)
-            if fresh:
-                return encoder
-            self._encoders[name] = encoder
-        return self._encoders[name]
-
-    def cut(self, array: ModalityArray) -> int:
-        """Return the number of records with more tokens than are read."""
-        assert array.texts is not None
-        long = np.zeros(array.texts.shape, dtype=np.bool_)
-        long[array.steps] = self._reader(array.name).cut(array.texts[array.steps].tolist())
-        return int(long.any(axis=2).sum())
-
-    def _reader(self, name: str) -> Any:
-        """Return a text modality's tokenizer."""
-        if self.modality(name).pretrained:
-            return self.encoder(name)
-        from .text import scratch_encoder  # noqa: PLC0415
-
-        return scratch_encoder(self._session.specs[ComponentKind.ENCODER.named(name)])
-
-    def tokens(self, array: ModalityArray) -> Tensor:
-        """Return a text modality's token ids [S, K, T, L] int64, -1 where there is none."""
-        assert array.texts is not None
-        ids, mask = self._reader(array.name).tokenise(array.texts.reshape(-1).tolist())
-        return torch.where(mask, ids, torch.full_like(ids, -1)).reshape(*array.texts.shape, -1)
-
-    def embeddings(self, array: ModalityArray, data: Dataset) -> Tensor:
-        """Return a text modality's frozen embeddings [S, K, T, width], from the cache where it has them."""
-        from .cache import EmbeddingCache, embed_cached  # noqa: PLC0415
-
-        assert array.texts is not None
-        (wanted,) = self.modality(array.name).pretrained
-        owners = np.broadcast_to(np.array(data.subjects, dtype=object)[:, None, None], array.texts.shape)
-        index = np.nonzero(array.steps)
-        path = self._session.texts.cache
-        texts = array.texts[index].tolist()
-        if path is None:
-            rows = self.encoder(array.name).embed(texts)
-        else:
-            with EmbeddingCache(path, read_only=self._session.texts.read_only) as cache:
-                encoder, subjects = self.encoder(array.name), owners[index].tolist()
-                rows = embed_cached(encoder, wanted.digest, texts, subjects, cache, self.progress)
-        values = np.zeros((*array.texts.shape, self.modality(array.name).width), dtype=np.float32)
-        values[index] = rows
-        return torch.from_numpy(values)
 
 
 def _purge(path: Path | None, subjects: Collection[str]) -> None:
@@ -343,12 +262,12 @@ def _batch(data: Dataset, session: Session, wanted: Collection[str], embedder: E
             )
         elif array is None:
             inputs[name] = (torch.zeros(students, records, 1, modality.width), torch.zeros(students, records, 1) > 0)
-        elif array.kind != "text":
-            inputs[name] = (torch.from_numpy(array.values), torch.from_numpy(array.steps))
-        elif name in session.live or not modality.pretrained:
+        elif modality.pretrained and name not in session.live:
+            inputs[name] = (embedder.embeddings(array, data), torch.from_numpy(array.steps))
+        elif array.kind == "text":
             inputs[name] = (embedder.tokens(array), torch.from_numpy(array.steps))
         else:
-            inputs[name] = (embedder.embeddings(array, data), torch.from_numpy(array.steps))
+            inputs[name] = (torch.from_numpy(array.values), torch.from_numpy(array.steps))
     labels = {}
     for task in session.learning.tasks:
         if task.carrier in session.specs and task.kind == GENERATE:

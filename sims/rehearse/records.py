@@ -8,7 +8,7 @@ noise of a recipe allows at the most.
 import json
 import wave
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ TRAITS = 3
 BLUR = 0.5  # the noise's standard deviation on features and labels; the traits' is 1
 REACH = 2.5  # standard deviations that a declared bound is away
 WORDS = 12  # of a text
+PIXELS, BANDS, SECOND = 256, 8, 100  # of a picture that a pretrained model reads, and of a second of sound
 RATE = 8000  # samples a second of a clip
 MAX_NUMBERS = 200_000_000  # of all members together
 Floats = npt.NDArray[np.float64]
@@ -59,7 +60,8 @@ def write(
 ) -> list[Path]:
     """Write a data folder for each member below `folder`; return them. A seed makes the same records again."""
     shared = np.random.default_rng([seed, 0])
-    views = {m.name: shared.normal(size=(TRAITS, _features(m))) for m in learning.modalities}
+    shapes = map(_before_the_model, learning.modalities)
+    views = {m.name: shared.normal(size=(TRAITS, _features(m))) for m in shapes}
     rules = {t.name: shared.normal(size=(TRAITS, _forms(t))) for t in learning.tasks}
     made = []
     for number in range(1, members + 1):
@@ -85,7 +87,7 @@ def _write_member(
     lines = ["format = 1", "[unit]", 'subject = "student"', 'table = "students"']
     lines += ["[tables.students]", 'path = "students.parquet"', 'key = "student"']
     entries: list[str] = []
-    for place, modality in enumerate(learning.modalities):
+    for place, modality in enumerate(map(_before_the_model, learning.modalities)):
         seen = traits @ views[modality.name] / np.sqrt(np.square(views[modality.name]).sum(0))
         entries += ["[[modality]]", f"name = {json.dumps(modality.name)}", f'kind = "{modality.kind}"']
         match modality.kind:
@@ -120,6 +122,14 @@ def _write_member(
     _save(folder / "students.parquet", unit)
     split = ["[split]", 'column = "part"']
     (folder / MANIFEST).write_text("\n".join([*lines, *entries, *split]) + "\n", encoding="utf-8")
+
+
+def _before_the_model(modality: Modality) -> Modality:
+    """Return the shape of the records that a pretrained model of images or sound reads."""
+    if not modality.pretrained or modality.kind == "text":
+        return modality
+    width, length = (PIXELS, 1) if modality.kind == "image" else (BANDS, SECOND)
+    return replace(modality, width=width, length=length)
 
 
 def _features(modality: Modality) -> int:

@@ -5,13 +5,14 @@ import tempfile
 from pathlib import Path
 
 from ....crypto.errors import UsageError
-from . import fsdd, omniglot, onestopenglish, oulad, sra
+from . import fsdd, omniglot, onestopenglish, oulad, saf, sra
 from .common import Importer, Made, Options, Progress
 
 IMPORTERS: dict[str, Importer] = {
     "oulad": oulad.IMPORTER,
     "sra": sra.IMPORTER,
     "onestopenglish": onestopenglish.IMPORTER,
+    "saf": saf.IMPORTER,
     "omniglot": omniglot.IMPORTER,
     "fsdd": fsdd.IMPORTER,
 }

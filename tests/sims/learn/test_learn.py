@@ -53,7 +53,7 @@ def work(crew: list[LearnerWorker], imported: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(bench, "start_workers", shared)
     monkeypatch.setenv("XDG_CACHE_HOME", str(imported))
-    return bench.work_folder()
+    return studies.work_folder()
 
 
 def setting(weights: str = "designed", *, gaps_filled: bool = False) -> Setting:
