@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from collegium.node.blueprint import parts
 from collegium.node.learner.backbones import BALANCE, Experts
-from collegium.node.learner.dpsgd import Batch, training_losses
-from collegium.protocol.components import ComponentSpec
+from collegium.node.learner.dpsgd import Batch, Sampling, train, training_losses
+from collegium.node.learner.messages import Engagement
+from collegium.node.learner.model import M3TModel
+from collegium.node.learner.randomness import randomness
+from collegium.protocol.components import ComponentSpec, base_vector
+from collegium.protocol.learning import Learning, Modality, PrivacyFloor, Task
 
 from .test_dpsgd import TRANSFORMER, WIDE, WIDE_HEAD, batch_of, joining, model_of, spec
 
@@ -109,3 +114,38 @@ def test_the_imbalance_of_a_student_is_of_its_own_records_and_least_when_all_exp
     assert float(crowded) == pytest.approx(BALANCE * 4 * 0.925)
     experts.routed[0] = experts.routed[0][1:]
     assert float(experts.imbalance(weights[1:])) == pytest.approx(float(even))
+
+
+def two_signs(students: int, seed: int) -> Batch:
+    """The label is whether two signs are equal: one is in the table, the other one in the picture."""
+    source = np.random.default_rng(seed)
+    signs, inputs = source.choice([-1.0, 1.0], (students, 2)), {}
+    for column, (name, width) in enumerate((("table", 3), ("image", 5))):
+        values = source.normal(size=(students, 1, 1, width)) * 0.3
+        values[:, 0, 0, 0] += signs[:, column]
+        inputs[name] = (torch.from_numpy(values.astype(np.float32)), torch.ones(students, 1, 1, dtype=torch.bool))
+    labels = torch.from_numpy((signs.prod(1) > 0).astype(np.float32)).reshape(-1, 1, 1)
+    return Batch(torch.ones(students, 1), inputs, {"pass": labels})
+
+
+@pytest.mark.parametrize("name", ["sum", *JOINED])
+def test_what_two_modalities_say_only_together_is_learned_under_noise_but_by_the_sum(name: str) -> None:
+    both = (Modality("image", "image", 5, 1), Modality("table", "tabular", 3, 1))
+    task = Task("pass", "binary", 2, ("image", "table"))
+    made = [*(parts.encoder(entry, 16, "linear-tanh") for entry in both), parts.head(task, 16)]
+    made += [JOINED[name]] if name in JOINED else []
+    specs = {part.name: replace(joining(part), tensors=part.tensors) for part in made}
+    learning = Learning(both, (task,), tuple(PrivacyFloor(m.name, "dp", 8000, 10) for m in both), 1, 100_000, 0, 1)
+    model = M3TModel(list(specs.values()), learning)
+    for item in specs.values():
+        model.load(item, base_vector(bytes(32), item.name, item.tensors))
+    rules = dict.fromkeys(specs, Engagement(1.0, 1.0, 2.0))
+    train(
+        model, specs, rules, two_signs(400, 1), sampling=Sampling(60, 0.25, 100.0), source=randomness(1),
+        progress=lambda _done, _total: None,
+    )  # fmt: skip
+    unseen = two_signs(400, 2)
+    with torch.no_grad():
+        guessed = model(unseen.inputs)["pass"].argmax(2)
+    right = float((guessed == unseen.labels["pass"][:, :, 0]).float().mean())
+    assert right < 0.65 if name == "sum" else right > 0.9
