@@ -128,7 +128,8 @@ class Learning:
     @property
     def names_reader(self) -> str | None:
         """The modality whose frozen model embeds the names of classes: the first text with one, or None."""
-        return next((entry.name for entry in self.modalities if entry.kind == "text" and entry.pretrained), None)
+        texts = (entry for entry in self.modalities if entry.kind == "text" and entry.name not in self.writers)
+        return next((entry.name for entry in texts if entry.pretrained), None)
 
     def enough(self, lot: int) -> bool:
         """Whether a declared L (thousandths) means enough students to train.

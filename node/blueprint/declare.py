@@ -47,30 +47,27 @@ from typing import assert_never
 from ...crypto.errors import UsageError
 from ...protocol.bounds import MAX_ROUNDS, MAX_STEPS, MAX_STUDENTS
 from ...protocol.charter import template_fits
-from ...protocol.component_names import ComponentKind
+from ...protocol.component_names import ComponentKind, parse_name
 from ...protocol.components import MILLION
 from ...protocol.learning import GENERATE, PRETRAINED_KINDS, TASK_KINDS, Modality, Pretrained, Task
 from ...protocol.names import PLAIN_ADVICE, plain
 from .. import toml
-from ..architectures import Sizes
 from ..data.manifest import MAX_TOKENS, MODALITY_KINDS
 from ..pretrained.find import find
 from ..pretrained.folder import configuration, dimensions, is_model, weights_digest, writes
 from ..pretrained.sound import check_sound
-from ..pretrained.tensors import BERT, LORA, SIMILARITY
+from ..pretrained.tensors import SIMILARITY
 from ..toml import Table
 from . import parts
+from .encoders import adapter_part, encoder
 from .fusion import backbone
 from .heads import head, statistic
-from .own import own_part
-from .parts import Part, Transformer
+from .parts import Part
 from .recipe import STATISTIC_SHARE, Privacy, Recipe
 from .settings import LEARNING_RATE, Own, millionths, own_numbers, privacy_of, rule_of
 
 HIDDEN, STEPS, SAMPLE_RATE, CLIP, STUDENTS, WIDTH = 16, 8, 0.1, 1.0, 300, 16
-FEATURES = 64  # that a pretrained model's are projected to
 TOKENS, MOST_TOKENS = 128, 2**16  # read of a text: by default, and at most
-CHANNELS = {"conv-image": (8, 16, 16), "conv-series": (8, 16, 32)}
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NO_ENCODER = "none"
 READ = 512  # tokens of the template with its passages
@@ -100,6 +97,16 @@ class _Modality:
     privacy: Privacy | None
     features: int  # of a text's projection, 0: all
     folder: Path | None  # of its pretrained model
+
+    @property
+    def encoded(self) -> bool:
+        """Whether it has an encoder."""
+        return any(parse_name(part.name).kind is ComponentKind.ENCODER for part in self.parts)
+
+    @property
+    def embeds(self) -> bool:
+        """Whether its pretrained model embeds texts."""
+        return self.modality.kind == "text" and self.folder is not None and not writes(self.folder)
 
     @property
     def shared(self) -> bool:
@@ -133,11 +140,10 @@ def read_model(path: Path) -> Declared:
     _refuse_repeated(top, "task", [task.name for task in tasks])
     named = any(part.architecture == SIMILARITY for part in components)
     for name, entry in by_name.items():
-        reads_names = named and not entry.parts and entry.folder is not None
-        if not reads_names and not any(name in task.modalities for task in tasks):
+        if not (named and entry.embeds and not entry.parts) and not any(name in task.modalities for task in tasks):
             raise top.fail(f"no task reads modality {name!r}", "Add it to the modalities of a task, or remove it.")
     top.done()
-    shared, own = backbone(model, hidden, [entry.modality.name for entry in modalities if entry.parts])
+    shared, own = backbone(model, hidden, [entry.modality.name for entry in modalities if entry.encoded])
     model.done()
     components += shared
     owned |= {part.name: own for part in shared}
@@ -215,11 +221,11 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
         else:
             if folder is not None and writes(folder):
                 raise section.fail("an encoder on a model that writes", "Remove encoder.")
-            encoder, features, own = _encoder(section, modality, hidden)
-            components.append(encoder)
-            owned[encoder.name] = own
+            made, features, own = encoder(section, modality, hidden)
+            components.append(made)
+            owned[made.name] = own
         for key in [key for key in ("adapter", "prompt") if key in section.raw]:
-            part, own = _adapter_part(section, key, modality, folder)
+            part, own = adapter_part(section, key, modality, folder)
             components.append(part)
             owned[part.name] = own
     for key in ("encoder", "adapter", "prompt"):
@@ -228,77 +234,6 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
     section.done()
     owned = {name: Own(own.rate, own.rule or rule) for name, own in owned.items()}
     return _Modality(modality, tuple(components), owned, privacy, features, folder)
-
-
-def _encoder(section: Table, modality: Modality, hidden: int) -> tuple[Part, int, Own]:
-    """Return the encoder, the features that a text is projected to, and what it has of its own."""
-    declared = section.raw.pop("encoder", {})
-    options = section.below("encoder", {"architecture": declared} if isinstance(declared, str) else declared)
-    architecture = options.text("architecture", _usual_encoder(modality))
-    brought: Part | None = None  # by a package
-    if architecture not in parts.ENCODERS and (modality.kind != "text" or modality.pretrained):
-        sizes = Sizes(hidden, modality.width, modality.length)
-        brought = own_part(options, architecture, ComponentKind.ENCODER.named(modality.name), "encoder", sizes)
-    missing = options.flag("missing", True) if architecture != BERT else False
-    channels: tuple[int, ...] = ()
-    features, transformer, usual = 0, None, Transformer()
-    if architecture in CHANNELS:
-        channels = _wholes(options, "channels", CHANNELS[architecture])
-    elif architecture == "pair-tanh":
-        whole = parts.pair_width(modality)
-        features = options.whole("features", min(FEATURES, whole), 0, whole)
-        if 0 < features < modality.length:
-            raise options.fail(f"features = {features} of {modality.length} segments", f"Take {modality.length}, or 0.")
-    elif architecture == BERT:
-        transformer = Transformer(
-            options.whole("layers", 1, 1, 16),
-            options.whole("vocabulary", usual.vocabulary, 1, 2**20),
-            options.whole("positions", usual.positions, 1, 4096),
-            options.whole("intermediate", 2 * hidden, 1, 2**16),
-        )
-    own = own_numbers(options)
-    try:
-        encoder = brought or parts.encoder(
-            modality, hidden, architecture, channels=channels, features=features, missing=missing,
-            transformer=transformer,
-        )  # fmt: skip
-    except UsageError as error:
-        raise UsageError(f"{options.where}: {error.message}", error.advice) from error
-    options.done()
-    return encoder, features, own
-
-
-def _usual_encoder(modality: Modality) -> str:
-    """Return the architecture of an encoder that the file does not choose."""
-    if modality.pretrained:
-        return parts.architectures(modality)[0]
-    if modality.kind == "image" and modality.width >= 256 and round(modality.width**0.5) ** 2 == modality.width:
-        return "conv-image"
-    if modality.kind == "audio":
-        return "conv-series"
-    return parts.architectures(modality)[0]
-
-
-def _adapter_part(section: Table, key: str, modality: Modality, folder: Path | None) -> tuple[Part, Own]:
-    options = section.table(key)
-    if folder is None or modality.kind != "text":
-        raise options.fail("there is no pretrained model of texts to adapt", "Adapters and prompts are for texts.")
-    try:
-        if key == "prompt":
-            part = parts.prompt(modality, folder, options.whole("length", 8, 1, 4096))
-        else:
-            kind, rank = options.text("kind"), options.whole("rank", 8, 1, 4096)
-            if kind not in LORA:
-                raise options.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(LORA)}.")
-            last = options.whole("layers", None, 1, 512) if "layers" in options.raw else None
-            part = parts.adapter(modality, folder, kind, rank, options.texts("targets", ["query", "value"]), last)
-    except UsageError as error:
-        if error.message.startswith(options.where):
-            raise
-        raise UsageError(f"{options.where}: {error.message}", error.advice) from error
-    own = own_numbers(options)
-    options.done()
-    return part, own
 
 
 def _pretrained(section: Table, kind: str, base: Path) -> tuple[Pretrained, Path]:
@@ -343,8 +278,8 @@ def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> t
     shared = [entry for entry in modalities.values() if entry.modality.name in read and entry.shared]
     if not shared:
         raise section.fail("nothing is shared of all that it reads", 'Add a modality that is not under "never".')
-    encoded = [entry.modality.name for entry in modalities.values() if entry.parts]
-    components = [head(section, task, hidden, encoded, [entry.modality for entry in modalities.values()])]
+    encoded = [key for key, entry in modalities.items() if entry.encoded]
+    components = [head(section, task, hidden, encoded, [key for key, entry in modalities.items() if entry.embeds])]
     skipped = section.take("skip", toml.kind(bool, list), False)
     if skipped is True:
         widths = {e.modality.name: e.modality.width for e in shared if e.modality.kind in SKIPPED}
@@ -440,13 +375,6 @@ def _share(section: Table) -> int:
     if not 0.0 < value < 1.0:
         raise section.fail(f"statistic_share = {value} is not between 0 and 1", "It is a share of every ε.")
     return max(1, round(value * MILLION))
-
-
-def _wholes(section: Table, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    values = section.take(key, toml.kind(list), list(default))
-    if not values or not all(type(value) is int and 1 <= value <= 1024 for value in values) or len(values) > 8:
-        raise section.fail(f"{key} = {values!r} is no list of 1 to 8 whole numbers from 1 to 1024")
-    return tuple(values)
 
 
 def _refuse_repeated(top: Table, what: str, names: list[str]) -> None:

@@ -10,10 +10,10 @@ from . import parts
 from .parts import Part
 
 
-def head(section: Table, task: Task, hidden: int, encoded: Collection[str], modalities: Collection[Modality]) -> Part:
+def head(section: Table, task: Task, hidden: int, encoded: Collection[str], embedding: Collection[str]) -> Part:
     """Return the head of a task: linear, or similarities to the names of its classes.
 
-    `encoded` are the modalities with an encoder, of all `modalities` of the file. Raises UsageError.
+    `encoded` are the modalities with an encoder, `embedding` those whose model embeds texts. Raises UsageError.
     """
     architecture = section.text("head", "linear")
     if architecture == "linear":
@@ -24,7 +24,7 @@ def head(section: Table, task: Task, hidden: int, encoded: Collection[str], moda
         raise section.fail(f"head: a {task.kind} task has no names of classes to compare with", 'Write "linear".')
     if not set(task.modalities) & set(encoded):
         raise section.fail("head: no encoder to compare with the names of classes", "Give a modality an encoder.")
-    if not any(entry.kind == "text" and entry.pretrained for entry in modalities):
+    if not embedding:
         raise section.fail(
             "head: no model to embed the names of classes", "Give a [[modality]] of text a pretrained model."
         )

@@ -20,6 +20,7 @@ from collegium.protocol import schema
 from collegium.protocol.amendment import Amendment, Changes, Opening, amended
 from collegium.protocol.charter import Charter, check
 from collegium.protocol.component_names import ComponentKind
+from collegium.protocol.learning import GENERATE
 from collegium.sims.simulator.small import small_charter
 
 from .asking import ask
@@ -148,3 +149,14 @@ def test_a_node_whose_charter_has_no_text_model_is_told(tmp_path: Path, tiny: Pa
     without = tuple(replace(m, pretrained=()) for m in charter.learning.modalities)
     with pytest.raises(UsageError, match="head/known compares with names"):
         opened(replace(charter, learning=replace(charter.learning, modalities=without)), home, "known", str(tiny))
+
+
+def test_names_are_read_by_the_first_text_model_that_embeds_and_not_by_one_that_writes(
+    tmp_path: Path, tiny: Path
+) -> None:
+    learning = charter_of(model(tmp_path, str(tiny), {"known": KNOWN})).learning
+    assert learning.names_reader == "names"
+    (names,) = (entry for entry in learning.modalities if entry.name == "names")
+    writer, task = replace(names, name="answer"), replace(learning.tasks[0], kind=GENERATE, modalities=("answer",))
+    both = replace(learning, modalities=(writer, *learning.modalities), tasks=(*learning.tasks, task))
+    assert both.names_reader == "names"
