@@ -97,9 +97,14 @@ def _raw_header(entry: TableEntry) -> list[str]:
 def _csv(entry: TableEntry, columns: list[str]) -> Read:
     ragged: list[tuple[int, int, int]] = []
     with _errors(entry), _stream(entry) as stream:
-        data = _parsed(entry, _native(stream), columns, ragged)
+        text = _native(stream)
+        data = _parsed(entry, text, columns, ragged)
         if data.num_rows > entry.max_rows:
             raise workbook.FullError
+    if _is_cut(text, entry.separator):
+        last = data.num_rows + len(ragged) + 1 + stream.blank
+        what = f"{entry.path}: a cell of line {last} begins with a quotation mark, and none ends it"
+        raise CorruptError(what, "Add the one that is missing, or remove the mark: now all that follows is one cell.")
     if len(ragged) > RAGGED:
         line, expected, there = ragged[0]
         where = f"{entry.path}: more than {RAGGED} rows, the first in line {line}, do not have {expected} cells"
@@ -110,6 +115,17 @@ def _csv(entry: TableEntry, columns: list[str]) -> Read:
     result.utf8 = stream.count is not None and stream.count.is_utf8
     result.ragged = [(line + stream.blank, expected, there) for line, expected, there in ragged]
     return result
+
+
+def _is_cut(text: pa.Buffer, separator: str) -> bool:
+    """Whether the last quotation mark of a text opens a cell, which nothing ends."""
+    marks = np.frombuffer(text, np.uint8) == ord('"')
+    if not np.count_nonzero(marks) % 2:
+        return False
+    last = marks.size - 1 - int(marks[::-1].argmax())
+    before, after = (text.slice(at, 1).to_pybytes().decode("latin-1") if at >= 0 else "" for at in (last - 1, last + 1))
+    edges = {separator, "\n", "\r", ""}
+    return before in edges and after not in edges
 
 
 def _native(stream: "_Utf8", most: int = 0) -> pa.Buffer:

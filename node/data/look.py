@@ -131,7 +131,8 @@ def look(folder: Path, entry: TableEntry) -> Look:
     once = [name for name in dict.fromkeys(names) if name and names.count(name) == 1]
     table = Table(entry, once, Findings(strict=False))
     columns = [_look_at(folder, table, name) for name in once]
-    columns += [Seen(entry.name, name, "twice", table.rows) for name in dict.fromkeys(names) if names.count(name) > 1]
+    twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
+    columns += [Seen(entry.name, name, "twice", table.rows) for name in twice]
     return Look(entry, tuple(_with_pixels_joined(columns)), table)
 
 

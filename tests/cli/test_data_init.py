@@ -118,6 +118,16 @@ def test_nobody_to_ask_is_told_what_would_have_been_asked(run: "Run", school: Pa
     assert not (school / "dataset.toml").exists()
 
 
+def test_columns_without_a_name_are_no_columns(run: "Run", school: Path) -> None:
+    """A spreadsheet writes a separator for each empty column beside the table."""
+    file = school / "Schüler.csv"
+    file.write_bytes(b"".join(line + b";;;\r\n" for line in file.read_bytes().splitlines()))
+    done = run("data", "init", school, "--yes", "--task", "Ergebnis", "--json")
+    assert done.code == 0, done.err
+    assert "" not in uses(done)
+    accepted(run, school, strict=False)
+
+
 def asked(question: str, screen: Screen) -> bool:
     return question in screen.scroll and screen.text.rstrip().endswith("]:")  # not before it waits for an answer
 

@@ -271,6 +271,8 @@ BAD: dict[str, tuple[Callable[[Path], None], type[OperatorError], str]] = {
     "a record twice": (edit(CSV, "r2,", "r1,"), CorruptError, "column 'record', line 3: this record is there"),
     "an empty subject": (edit(CSV, "r2,bob", "r2,"), CorruptError, "column 'student', line 3 is empty"),
     "a ragged line": (edit(CSV, "r2,bob", "r2,bob,x"), CorruptError, "people.csv: line 3 has 7 cells, not 6"),
+    "a quotation mark that nothing ends": (edit(CSV, "Lima", '"Lima'), CorruptError, "a cell of line 3 begins with a"),
+    "one in the last column": (edit(CSV, "Pass,A\n", 'Pass,"A\n'), CorruptError, "and none ends it"),
     "no rows": (lambda folder: write(folder / CSV, HEADER), UsageError, "people.csv has no records. Below"),
     "another spelling of a needed key": (
         edit(TOML, "max_len", "maxlen"),
@@ -310,6 +312,12 @@ def test_bad_folders_are_refused_with_the_place_and_advice(folder: Path, name: s
     spoil(folder)
     with pytest.raises(kind, match=text):
         load(folder)
+
+
+@pytest.mark.parametrize("town", ['5" pipe', '"Lima"', '"Li""ma"', '"Lima, ""old"""', '";"'])
+def test_quotation_marks_that_end_or_begin_no_cell_are_text(folder: Path, town: str) -> None:
+    edit(CSV, "Lima", town)(folder)
+    assert len(Table(TableEntry("t", folder / CSV, "record", ()), ["town"]).cells("town").codes) == 6
 
 
 STRANGE: dict[str, tuple[list[object], str]] = {
