@@ -11,6 +11,7 @@ from collegium.consensus.summary import state_digest
 from collegium.consensus.withdrawal import MAX_AT_A_HEIGHT, check_terms, linked
 from collegium.crypto.errors import RemoteProtocolError
 from collegium.protocol import schema
+from collegium.protocol.amendment import Amendment, Changes, amended
 from collegium.protocol.membership import Ballot, Motion
 from collegium.protocol.records import Idle, Offer
 from collegium.sims.paper.sequences import A, B, House, sequence_holds
@@ -101,6 +102,19 @@ def test_a_round_is_not_skipped_for_those_who_do_not_train(house: House) -> None
     house.say(*((who, Offer((A, B), (), idle)) for who in house.ids[:4]))
     assert not house.withdraw(house.ids[4], "rounds", components=(A,), first=4, last=4)
     assert house.ledger.components[A].round == 3
+
+
+def test_no_round_of_a_retired_component_is_skipped(house: House) -> None:
+    """Its rounds are over: what is given up opens no other one."""
+    house.ledger = replace(house.ledger, charter=amended(house.charter, retiring(house)))
+    for who in house.ids[:4]:
+        assert not house.withdraw(who, "rounds", components=(A,), first=4, last=4)
+    assert house.ledger.components[A].round == 3
+
+
+def retiring(house: House) -> bytes:
+    """The first amendment: it retires a component."""
+    return schema.dump(Amendment(house.charter.federation, 1, Changes(retire=(A,))))
 
 
 def test_g7_overlapping_withdrawals_in_one_block_are_one_generation(house: House) -> None:

@@ -52,6 +52,22 @@ def test_g7_an_author_that_withdraws_while_it_trains_publishes_nothing() -> None
     assert published(asked) == published(handle(core, [trained], cluster.now)) == []
 
 
+def test_g7_an_update_that_was_withdrawn_before_it_was_posted_does_not_come_back_with_a_restart() -> None:
+    """Its header is on the disk, and no acknowledgement of another host yet."""
+    cluster, core, trained = training()
+    node = cluster.nodes[0]
+    before = set(core.in_flight)
+    node.deliver(trained)
+    mine = {update for update in core.in_flight if update not in before}
+    assert mine <= {header.digest for header in node.store.snapshot().headers}
+    assert len(mine) == len(trained.blobs)
+    node.deliver(ev.RequestWithdrawal("updates", updates=tuple(sorted(mine))))
+    node.crash()
+    node.start()
+    assert node.core is not None
+    assert not mine & set(node.core.in_flight)
+
+
 @pytest.mark.parametrize("mode", ["refold", "rewind"])
 def test_g7_an_author_that_the_others_withdraw_while_it_trains_publishes_nothing(mode: str) -> None:
     """It goes on contributing: only what stands in the ledger keeps this update back."""
