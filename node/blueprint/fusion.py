@@ -110,5 +110,6 @@ def _part(options: Table, hidden: int, encoded: Sequence[str]) -> Part:
             if own is not None:
                 return own
             raise options.fail(
-                f"architecture = {architecture!r} is unknown", f"Write one of {', '.join(ARCHITECTURES)}."
+                f"architecture = {architecture!r} is unknown",
+                f"Write one of {', '.join(ARCHITECTURES)}, or install the package that brings it.",
             )

@@ -105,7 +105,8 @@ def encoder(
             what = "the features of a pretrained model"
         elif what == "text":
             what = "text without a pretrained model"
-        raise UsageError(f"{name}: {architecture!r} does not read {what}", f"Known: {', '.join(fitting)}.")
+        advice = f"Known: {', '.join(fitting)}, and those of packages that are installed here."
+        raise UsageError(f"{name}: {architecture!r} does not read {what}", advice)
     if architecture == BERT:
         size = transformer or Transformer()
         scratch = scratch_tensors(hidden, size.layers, size.vocabulary, size.positions, size.intermediate)

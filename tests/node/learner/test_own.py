@@ -215,6 +215,14 @@ def test_a_module_is_tried_before_it_is_trained(what: str | None, monkeypatch: p
         model_of([spec, HEAD])
 
 
+def test_a_model_file_whose_package_is_not_installed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'gated-series' does not read series") as error:
+        chartered(write(tmp_path, MODEL))
+    assert "packages that are installed here" in error.value.advice
+    with pytest.raises(UsageError, match="'weighted-sum' is unknown"):
+        chartered(write(tmp_path, MODEL.replace("gated-series", "attention-pool").replace("taps = 3, ", "")))
+
+
 def test_what_a_package_does_not_take_is_refused_with_the_file(tmp_path: Path, here: Path) -> None:
     with pytest.raises(UsageError, match=r"model.toml \[\[modality\]\] series encoder: .* an odd number"):
         chartered(write(tmp_path, MODEL.replace("taps = 3", "taps = 4")))
