@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..crypto.errors import CollegiumError, OperatorError
+from ..crypto.errors import CollegiumError, OperatorError, UsageError
+from .options import existing_home
 from .output import emit
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def check(home: "Home") -> Verdict:
     from .node import look
 
     verdict = Verdict()
+    try:
+        existing_home(home.root)
+    except UsageError as error:
+        verdict.add(CRITICAL, *_text_and_advice(error))
+        return verdict
     if running(home) is None:
         verdict.add(CRITICAL, "the daemon does not run", "Start it: collegium node start.")
         return verdict

@@ -15,7 +15,7 @@ from ..node.words import lasting
 from ..protocol.bounds import MAX_WAIT
 from .alarms import alarms
 from .monitor import check
-from .options import HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
+from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase
 from .output import emit, facts, names, say, short, size, table
 from .pausing import pause, resume
 from .quiet import quiet_words, to_come
@@ -217,10 +217,10 @@ def status(
     """Show the node at a glance; without a daemon, its last state."""
     from ..node.home.lock import running
 
-    node_home = existing_home(home)
     if monitor:
-        check(node_home).tell(as_json)
+        check(home_of(home)).tell(as_json)
         return
+    node_home = existing_home(home)
     if not watch:
         state = look(node_home)
 

@@ -70,8 +70,9 @@ def test_a_key_that_others_can_read_fails(home: Home) -> None:
     assert "chmod 600" in verdicts(home)["key"][1]
 
 
-def test_an_open_directory_fails(home: Home) -> None:
-    home.root.chmod(0o755)
+@pytest.mark.parametrize("mode", [0o701, 0o740])
+def test_an_open_directory_fails(home: Home, mode: int) -> None:
+    home.root.chmod(mode)
     assert verdicts(home)["directory"][0] == "fail"
 
 

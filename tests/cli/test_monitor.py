@@ -86,8 +86,11 @@ def test_a_monitor_tells_a_daemon_that_answers_from_one_that_hangs_and_one_that_
 
 
 def test_a_home_that_is_not_there_is_critical(run: "Run", alone: Home) -> None:  # noqa: F811
-    answer = collegium("node", "status", "--check", "--home", alone.root / "none")
-    assert answer.code == CRITICAL
+    none = alone.root / "none"
+    answer = collegium("node", "status", "--check", "--home", none)
+    assert (answer.code, answer.out) == (CRITICAL, f"critical: There is no node in {none}\n")
+    value = run("node", "status", "--check", "--home", none, "--json").value
+    assert (value["verdict"], value["exit_code"]) == ("critical", CRITICAL)
 
 
 @pytest.mark.parametrize(
