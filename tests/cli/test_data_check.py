@@ -97,6 +97,16 @@ def test_a_folder_is_held_to_the_charter_of_the_home(
     fine = run("data", "check", "--home", home)  # its own folder
     assert (fine.code, "can train on this folder" in fine.out) == (0, True), fine.err
 
+    right = config.read_text()
+    for lot, warned in (
+        (40, "lot_size declares 400 students, and the data have 40"),
+        (1, "10 students are declared, and the charter asks for 20: this node hosts and does not train"),
+    ):
+        config.write_text(right.replace("lot_size = 4.0", f"lot_size = {lot}.0"))
+        (told,) = run("data", "check", "--home", home, "--json").value["warnings"]
+        assert told.startswith(warned), told
+    config.write_text(right)
+
     for old, new, message in (
         ("high = 20", "high = 21", "modality 'about' is declared otherwise in"),
         ('["north", "south"]', '["south", "north"]', "modality 'about' is declared otherwise in"),
