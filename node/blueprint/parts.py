@@ -39,7 +39,9 @@ ENCODERS = {"pair-tanh", BERT}.union(*FITTING.values())
 
 @dataclass(frozen=True, slots=True)
 class Transformer:
-    """The size of a `bert` from scratch: words are hashed into `vocabulary` buckets, `positions` of them are read."""
+    """The size of a `bert` from scratch: pieces of texts (data/pieces.py) are hashed into `vocabulary`
+    buckets, `positions` of them are read.
+    """
 
     layers: int = 1
     vocabulary: int = 256

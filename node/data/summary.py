@@ -1,6 +1,5 @@
 """A data folder's contents in figures, with warnings for its owner before training."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +12,7 @@ from ..words import counted
 from .arrays import Dataset, GroupArray, ModalityArray, TaskArray
 from .entries import ModalityEntry
 from .leaks import teach_nothing
+from .pieces import pieces
 from .problems import ColumnCount, Problem
 from .spelling import alike, near_ids
 
@@ -24,7 +24,6 @@ TOTALS = frozenset({
     "total", "totals", "sum", "average", "mean", "summe", "gesamt", "insgesamt", "mittelwert", "durchschnitt", "somme",
     "moyenne", "suma", "media", "totale", "razem", "średnia", "totaal", "gemiddelde",
 })  # fmt: skip
-WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def summarise(
@@ -191,7 +190,7 @@ def _long_texts(modality: ModalityArray) -> tuple[int, int]:
     if modality.texts is None:
         return 0, 0
     records = modality.texts.reshape(-1, modality.texts.shape[2])
-    longest = [max((len(WORD.findall(text or "")) for text in record), default=0) for record in records]
+    longest = [max((len(pieces(text or "")) for text in record), default=0) for record in records]
     return sum(words > READ for words in longest), sum(READ // 2 < words <= READ for words in longest)
 
 
@@ -227,7 +226,7 @@ def _of_answers(task: TaskArray) -> list[str]:
     """Warn of texts to be written that are certainly longer than max_tokens, or may be."""
     if task.texts is None:
         return []
-    words = [len(WORD.findall(text)) + 1 for text in task.texts.reshape(-1).tolist() if text]  # and the end's sign
+    words = [len(pieces(text)) + 1 for text in task.texts.reshape(-1).tolist() if text]  # and the end's sign
     cut, may_be = sum(count > task.classes for count in words), sum(count > task.classes // 2 for count in words)
     what, warnings = f"task {task.name!r}", []
     if cut:

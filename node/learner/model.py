@@ -10,7 +10,7 @@ the backbone. Only parameters hold state: no BatchNorm, no dropout, no buffers t
 | | `pair-tanh` | project.weight [h, p], project.bias [h]: features of a pretrained model, `pair_features` |
 | | `conv-image` | convN.weight [c, 9·c'], convN.bias [c]; project over what is left: square images |
 | | `conv-series` | convN.weight [c, 5·c'], convN.bias [c]; project.weight [h, 2c] of mean and maximum: series, audio |
-| | `bert` | all of a small transformer of width h with hashed words (text.py) |
+| | `bert` | all of a small transformer of width h with hashed pieces (text.py) |
 | | any but `bert` | maybe missing.weight [h, 1], the learned token of a record without the modality |
 | `adapter/TEXT` | `lora-ffa`, `lora-core` | adapters.py: peft's LoRA on the frozen encoder, or the model that writes |
 | `prompt/TEXT` | `soft-prompt` | adapters.py: prompt tokens before the text |

@@ -7,7 +7,6 @@ the gradients of single texts are exact, and no padding changes them.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from re import findall
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch.nn.functional import layer_norm, normalize
 from ...crypto.errors import UsageError
 from ...crypto.hashing import digest
 from ...protocol.components import ComponentSpec
+from ..data.pieces import pieces
 from ..pretrained.folder import Dimensions, configuration, dimensions
 from ..pretrained.normal import TextInput
 from ..pretrained.sound import check_sound
@@ -268,7 +268,7 @@ def scratch_encoder(spec: ComponentSpec) -> TextEncoder:
             parent.LayerNorm = OffsetNorm(hidden, parent.LayerNorm.eps)
 
     def tokens(texts: list[str], window: int) -> list[list[list[int]]]:
-        words = [hashed_words(text, vocabulary) for text in texts]
+        words = [hashed_pieces(text, vocabulary) for text in texts]
         return [[ids[:window], ids[window:]] for ids in words]  # the rest is only counted
 
     return TextEncoder(model, tokens, hidden, positions, positions)
@@ -303,10 +303,9 @@ def scratch_layers(spec: ComponentSpec) -> nn.ModuleList:
     return stack  # type: ignore[no-any-return]  # transformers is untyped
 
 
-def hashed_words(text: str, buckets: int) -> list[int]:
-    """Return the bucket of each word and sign of a text by SHA-256: a vocabulary made from no texts."""
-    words = findall(r"\w+|[^\w\s]", text.lower())
-    return [int.from_bytes(digest("word", word.encode("utf-8", "replace"))[:8], "big") % buckets for word in words]
+def hashed_pieces(text: str, buckets: int) -> list[int]:
+    """Return the bucket of each piece of a text (data/pieces.py) by SHA-256: a vocabulary made from no texts."""
+    return [int.from_bytes(digest("word", piece.encode())[:8], "big") % buckets for piece in pieces(text)]
 
 
 def _padded(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -78,7 +78,7 @@ def scratch_tensors(
 ) -> tuple[TensorSpec, ...]:
     """Return the tensors of an `encoder/MODALITY` of architecture `bert`: hidden·(vocabulary + positions + …) numbers.
 
-    Words are hashed into `vocabulary` buckets and `positions` is the number of words read of each text. The norms'
+    Pieces are hashed into `vocabulary` buckets and `positions` is the number of them read of each text. The norms'
     tensors are offsets from the identity, so they start at zero like the biases; the others start as large as their
     fan-in wants.
     """

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from collegium.crypto.errors import UsageError
 from collegium.node.learner.text import (
     TextEncoder,
-    hashed_words,
+    hashed_pieces,
     pretrained_encoder,
     scratch_encoder,
 )
@@ -183,10 +183,10 @@ def test_a_norm_that_starts_at_zero_is_the_identity_on_what_it_normalised() -> N
 
 
 def test_words_are_hashed_alike_everywhere() -> None:
-    assert hashed_words("The cat, the CAT.", 1000) == hashed_words("the cat , the cat .", 1000)
-    assert hashed_words("the cat", 2**16) == [41807, 58206]  # SHA-256, worked out by other means
-    assert hashed_words("", 10) == []
-    assert all(0 <= bucket < 5 for bucket in hashed_words("ein Satz über Brüche \ud800", 5))
+    assert hashed_pieces("The cat, the CAT.", 1000) == hashed_pieces("the cat , the cat .", 1000)
+    assert hashed_pieces("the cat", 2**16) == [41807, 58206]  # SHA-256, worked out by other means
+    assert hashed_pieces("", 10) == []
+    assert all(0 <= bucket < 5 for bucket in hashed_pieces("ein Satz über Brüche \ud800", 5))
 
 
 @pytest.mark.parametrize(
