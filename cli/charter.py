@@ -110,6 +110,7 @@ def create(
     signed = SignedCharter(schema.dump(drawn.charter), ())
     write_charter(path, signed)
     result = {"file": str(path), **overview(drawn.charter, signed), "student": founding.student(drawn.charter)}
+    result["noise"] = founding.loudness(drawn.charter, drawn.students)
 
     def show_it(console: Any) -> None:
         facts(
@@ -122,10 +123,9 @@ def create(
                 ("one student", founding.student_fact(result["student"])),
             ],
         )
-        own = "" if out is None else f" {path}"
-        console.print(
-            f"Next: sign it yourself (`collegium charter sign{own}`), and send the signed file to every member."
-        )
+        founding.show_loudness(console, result["noise"], drawn.students)
+        sign_it = "collegium charter sign" + ("" if out is None else f" {path}")
+        console.print(f"Next: sign it yourself (`{sign_it}`), and send the signed file to every member.")
         console.print(elsewhere(f"Each runs `collegium charter sign {path.name}` and sends its own copy back to you."))
 
     for warning in drawn.warnings:

@@ -105,9 +105,10 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A charter, and what its author is warned of."""
+    """A charter, the students at each member by whom it was drawn up, and what its author is warned of."""
 
     charter: "Charter"
+    students: float
     warnings: tuple[str, ...]
 
 
@@ -149,4 +150,4 @@ def draw_up(terms: Terms, people: "Sequence[Member]", seed: bytes, created: int,
             " model, or say how many students a typical member has (students under [training] of the model file). To"
             " draw it up all the same: --anyway.",
         )
-    return Drawn(drawn, (*founding.warnings(drawn), *drowned, *founding.faint(drawn, students)))
+    return Drawn(drawn, students, (*founding.warnings(drawn), *drowned, *founding.faint(drawn, students)))

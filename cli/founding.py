@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 from ..crypto.errors import RefusedError, UsageError
 from ..node.words import lasting
 from .options import seconds_of
-from .output import say
+from .output import say, table
 from .proposals import elsewhere
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from rich.console import Console
 
     from ..node.home.paths import Home
     from ..protocol.charter import Charter, Member
@@ -150,6 +152,30 @@ def faint(charter: "Charter", students: float) -> list[str]:
         for one in noisy
         if one.noise <= one.signal
     ]
+
+
+def loudness(charter: "Charter", students: float) -> list[dict[str, Any]]:
+    """Return for each component under noise the norms of `noise` and of all clipped gradients, over all rounds."""
+    from ..node.blueprint.noise import drowned
+
+    every = drowned(charter.components, charter.learning, students, len(charter.members), 0)
+    return [{"component": one.component, "noise": one.noise, "gradients": one.signal} for one in every]
+
+
+def show_loudness(console: "Console", shown: list[dict[str, Any]], students: float) -> None:
+    """Print what `loudness` returned."""
+    if shown:
+        rows = [
+            (
+                one["component"],
+                f"{one['noise']:,.3g}",
+                f"{one['gradients']:,.3g}",
+                f"{one['noise'] / one['gradients']:.0%}",
+            )
+            for one in shown
+        ]
+        table(console, ("component", "norm of its noise", "of all clipped gradients, at most", "share"), rows, empty="")
+        console.print(f"Over all planned rounds, with {students:g} students at each member; real gradients reach less.")
 
 
 def warnings(charter: "Charter") -> list[str]:

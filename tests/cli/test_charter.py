@@ -478,7 +478,15 @@ kind = "binary"
     anyway = run(*words, "0.5", "--out", tmp_path / "c", "--anyway")
     assert (anyway.code, "warning: encoder/table" in anyway.err) == (0, True)
     (tmp_path / "model.toml").write_text(text.replace("STUDENTS", "3000"))
-    assert run(*words, "0.5", "--out", tmp_path / "d").code == 0
+    drawn = run(*words, "0.5", "--out", tmp_path / "d")
+    assert drawn.code == 0
+    assert "with 3000 students at each member" in " ".join(drawn.out.split())
+    shown = run(*words, "0.5", "--out", tmp_path / "d", "--force", "--json").value["noise"]
+    assert {one["component"] for one in shown} == {"encoder/table", "head/grade"}
+    rounds = {one["component"]: one["noise"] / one["gradients"] for one in shown}
+    (tmp_path / "model.toml").write_text(text.replace("STUDENTS", "6000"))
+    shown = run(*words, "0.5", "--out", tmp_path / "d", "--force", "--json").value["noise"]
+    assert all(one["noise"] / one["gradients"] < rounds[one["component"]] for one in shown)
 
 
 def test_a_charter_that_a_home_could_not_train_under_is_not_signed(run: "Run", tmp_path: Path) -> None:
