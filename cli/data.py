@@ -17,8 +17,9 @@ from .read import charter_in_force
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..node.data.arrays import Dataset
+    from ..node.data.arrays import Dataset, ModalityArray, TaskArray
     from ..node.home.paths import Home
+    from ..node.pretrained.script import Script
     from ..protocol.charter import Charter
 
 ALIKE = 5  # shown errors with the same advice
@@ -114,9 +115,11 @@ def _cut(home: "Home", charter: "Charter", data: "Dataset") -> dict[str, tuple[i
     from ..node.home import config as settings
     from ..node.pretrained.find import find
     from ..node.pretrained.folder import check
+    from ..node.pretrained.script import script_of
     from ..node.pretrained.tokens import cut
 
-    folders, counted = dict(settings.load(home.config).models.folders), {}
+    folders = dict(settings.load(home.config).models.folders)
+    counted: dict[str, tuple[int, int]] = {}
     for modality in charter.learning.modalities:
         array = data.modalities.get(modality.name)
         if array is None or array.texts is None or not modality.pretrained:
@@ -125,6 +128,10 @@ def _cut(home: "Home", charter: "Charter", data: "Dataset") -> dict[str, tuple[i
         try:
             folder = find(model.model, folders)
             check(folder, model.digest)
+            task = charter.learning.writers.get(modality.name)
+            if task is not None:
+                counted |= _cut_to_write(script_of(folder, modality, task), array, data.tasks.get(task.name))
+                continue
             long = cut(folder, array.texts[array.steps].tolist(), model.max_tokens)
         except OperatorError:
             continue  # the model is not here, or another: `doctor` says so
@@ -133,6 +140,18 @@ def _cut(home: "Home", charter: "Charter", data: "Dataset") -> dict[str, tuple[i
             at[array.steps] = long
             counted[modality.name] = (int(at.any(axis=2).sum()), model.max_tokens)
     return counted
+
+
+def _cut_to_write(script: "Script", passages: "ModalityArray", task: "TaskArray | None") -> dict[str, tuple[int, int]]:
+    """Return the same of a text to write from, and of the text to be written (as "task NAME")."""
+    texts = passages.texts
+    assert texts is not None
+    read = [script.prompt(row)[1] for row in texts[passages.steps.any(axis=2)].tolist()]
+    counts = {passages.name: (sum(read), script.read)}
+    if task is not None and task.texts is not None:
+        written = [script.answer(text)[1] for text in task.texts.reshape(-1).tolist() if text]
+        counts[f"task {task.name}"] = (sum(written), script.most)
+    return counts
 
 
 def _declared(home: "Home", charter: "Charter", summary: dict[str, Any]) -> list[str]:

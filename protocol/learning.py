@@ -32,6 +32,7 @@ class Pretrained:
     """The frozen model that embeds a modality: a hub id, a package or a name, and the digest of its weights.
 
     `max_tokens` are read of each text, by several passes where the model takes fewer at once; 0 for images and sound.
+    Of a model that writes they are those of the template with the passages in it.
     """
 
     model: Name
@@ -44,10 +45,8 @@ class Modality:
     """One modality: `width` features for each of at most `length` steps (tabular and image: length 1).
 
     Text has a step for each of its columns. Under a pretrained model the width is that of its features, and images and
-    sound have one step; under one that writes it is the number of tokens that it reads at most of the task's template
-    with the passages in it. `layout` is
-    the digest of the columns, levels, bounds and times that dataset.toml declares (node/data/layout.py), 32 bytes or
-    none where the charter does not state it.
+    sound have one step. `layout` is the digest of the columns, levels, bounds and times that dataset.toml declares
+    (node/data/layout.py), 32 bytes or none where the charter does not state it.
     """
 
     name: Name

@@ -196,10 +196,8 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
     if kind == "text":
         length = section.whole("length", 1, 1, 64)
         width = hidden if folder is None else dimensions(folder).hidden
-        if folder is not None and writes(folder):
-            width = section.whole("tokens", READ, 8, dimensions(folder).positions)
-            if section.raw.get("privacy") != "never":
-                section.raw.setdefault("encoder", NO_ENCODER)
+        if folder is not None and writes(folder) and section.raw.get("privacy") != "never":
+            section.raw.setdefault("encoder", NO_ENCODER)
     elif folder is not None:
         for key in [key for key in ("width", "length") if key in section.raw]:
             raise section.fail(f"{key}, where a pretrained model reads", f"Remove {key}: it is the model's.")
@@ -253,8 +251,8 @@ def _pretrained(section: Table, kind: str, base: Path) -> tuple[Pretrained, Path
     match reads:
         case "text":
             tokens = section.whole("max_tokens", TOKENS, 8, MOST_TOKENS)
-        case "writer":  # what it reads is said by the modality's `tokens`
-            tokens = TOKENS
+        case "writer":  # of the template with its passages
+            tokens = section.whole("max_tokens", READ, 8, dimensions(folder).positions)
         case "image" | "audio":
             tokens = 0
         case _:

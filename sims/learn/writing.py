@@ -25,7 +25,7 @@ from ...node.blueprint.parts import adapter
 from ...node.blueprint.recipe import NO_SEED, Budget, Recipe, charter_parts
 from ...node.data.importers.common import read_rows, write_institution
 from ...node.learner.messages import Engagement, Open, Predict, Train
-from ...node.pretrained.folder import is_model, weights_digest
+from ...node.pretrained.folder import dimensions, is_model, weights_digest
 from ...node.pretrained.imports import imported
 from ...protocol.components import FRACTION_BITS, MILLION
 from ...protocol.learning import Modality, Pretrained, Task
@@ -231,7 +231,8 @@ def recipe_of(
     study: Study, model: Path, kind: str = "lora-core", layers: int = LAYERS
 ) -> Callable[[float, float], Recipe]:
     """Return the recipe of a study, for a rate and a typical number of students."""
-    modality = Modality("work", "text", READ, len(study.columns), (Pretrained(str(model), weights_digest(model)),))
+    pretrained = Pretrained(str(model), weights_digest(model), READ)
+    modality = Modality("work", "text", dimensions(model).hidden, len(study.columns), (pretrained,))
     task = Task("text", "generate", MOST, ("work",), template=study.template)
     part = adapter(modality, model, kind, RANK, ("query", "value"), layers)
 

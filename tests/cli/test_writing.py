@@ -62,7 +62,7 @@ def model(run: "Run", folder: Path) -> Path:
     made = run("charter", "model", folder)
     assert made.code == 0, made.err
     text = re.sub(r'"models/smollm2".*', json.dumps(str(folder / "tiny-writer")), made.out)
-    text = text.replace("tokens = 512", "tokens = 64").replace("rank = 8, layers = 4", "rank = 3, layers = 1")
+    text = text.replace("max_tokens = 512", "max_tokens = 64").replace("rank = 8, layers = 4", "rank = 3, layers = 1")
     (folder / "model.toml").write_text(text)
     return folder / "model.toml"
 
@@ -112,11 +112,13 @@ def home(model: Path, folder: Path, tmp_path: Path) -> Home:
     return home
 
 
-def test_every_text_is_called_a_draft(run: "Run", home: Home, tmp_path: Path, one_worker: None) -> None:
+def test_every_text_is_called_a_draft(run: "Run", home: Home, folder: Path, tmp_path: Path, one_worker: None) -> None:
     shown = run("charter", "show", "--home", home.root)
     assert "feedback writes 8 tokens at most, after this template:\n{1}\n\n{2}" in shown.out
     reviewed = run("charter", "review", "--home", home.root)
     assert "draft for a teacher" in " ".join(reviewed.out.split())
+    checked = run("data", "check", folder, "--home", home.root)
+    assert "task 'feedback': 16 texts to be written have over 8 tokens" in " ".join((checked.out + checked.err).split())
     new = tmp_path / "new.csv"
     new.write_text("id,question,answer\nn1,why,because\nn2,,\nn3,how,so\n")
     plain = run("predict", new, "--home", home.root)

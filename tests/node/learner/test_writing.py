@@ -54,8 +54,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_writer(tmp_path_factory.mktemp("writer"))
 
 
-def parts_of(model: Path, kind: str = "lora-core", read: int = 40) -> tuple[tuple[ComponentSpec, ...], Learning]:
-    modality = Modality("work", "text", read, 2, (Pretrained("tiny", weights_digest(model)),))
+def parts_of(model: Path, kind: str = "lora-core") -> tuple[tuple[ComponentSpec, ...], Learning]:
+    modality = Modality("work", "text", 32, 2, (Pretrained("tiny", weights_digest(model), 40),))
     task = Task("feedback", "generate", 12, ("work",), template=TEMPLATE)
     part = adapter(modality, model, kind, 3, ("query", "value"), 1)
     recipe = Recipe((modality,), (task,), (part,), 300, 4, 500_000, MILLION, MILLION, MILLION, 16)
@@ -88,7 +88,7 @@ def test_a_students_own_words_are_kept_without_noise_and_never_under_it(
     rows = ["r1,s1,why 1,because 1,good", "r2,s2,why 2,because 2,good", "r3,s3,why 3,so,good", "r4,s4,who,me,zq7"]
     (folder / "work.csv").write_text("\n".join(["id,student,question,answer,feedback", *rows]) + "\n")
     (folder / "dataset.toml").write_text(MANIFEST.replace("share = 0.25", "share = 0.0"))
-    modality = Modality("work", "text", 40, 2, (Pretrained("tiny", weights_digest(model)),))
+    modality = Modality("work", "text", 32, 2, (Pretrained("tiny", weights_digest(model), 40),))
     task = Task("feedback", "generate", 12, ("work",), template=TEMPLATE)
     part, rate = adapter(modality, model, "lora-ffa", 8, ("query", "key", "value")), 2 * MILLION
     recipe = Recipe((modality,), (task,), (part,), 4, 100, MILLION, MILLION, rate, rate, 16)
@@ -185,8 +185,9 @@ def test_no_text_of_a_student_holds_a_sign_of_control_and_nothing_is_cut_in_sile
     answer, cut = how.answer("Good.")
     assert (how.text(answer), answer[-1], cut) == ("Good.", how.end, False)
     assert how.answer("a longer remark")[1]
+    short = Pretrained("tiny", weights_digest(model), 10)
     with pytest.raises(UsageError, match="its template alone has 9 tokens"):
-        script_of(model, replace(learning.modalities[0], width=10), learning.tasks[0])
+        script_of(model, replace(learning.modalities[0], pretrained=(short,)), learning.tasks[0])
 
 
 def test_a_session_trains_evaluates_and_writes(model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
