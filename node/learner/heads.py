@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning
-from .layers import linear, mean_of_steps
+from .layers import ByName, linear, mean_of_steps
 from .pairs import Projected, projection
 
 SCALE = 4.0  # of similarities: features in [-1, 1] give logits up to 4 √h
@@ -70,9 +70,9 @@ class LinearSkip(nn.Module):
     def __init__(self, spec: ComponentSpec, seed: bytes, learning: Learning) -> None:
         super().__init__()
         names = [tensor.name.removesuffix(".weight") for tensor in spec.tensors]
-        self.maps = nn.ModuleDict({name: linear(spec, name) for name in names})
+        self.maps = ByName({name: linear(spec, name) for name in names})
         modalities = {modality.name: modality for modality in learning.modalities}
-        self.pairs = nn.ModuleDict()
+        self.pairs = ByName()
         for name in names:
             read = modalities.get(name)
             if read is not None and (read.kind == "text" or read.pretrained):

@@ -6,6 +6,14 @@ from ...crypto.errors import UsageError
 from ...protocol.components import ComponentSpec
 
 
+class ByName(nn.ModuleDict):
+    """Modules by the names of tasks or modalities, which may be those of an attribute of nn.Module: `half`, `type`."""
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """See nn.ModuleDict."""
+        self._modules[name] = module  # type: ignore[assignment]  # as nn.Module itself does
+
+
 def mean_of_steps(values: Tensor, steps: Tensor) -> Tensor:
     """Return the mean of the valid steps, [S, K, width]; zero without any."""
     count = steps.sum(2, keepdim=True).clamp(min=1)

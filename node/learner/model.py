@@ -44,7 +44,7 @@ from ..blueprint.parts import EXPERTS
 from ..pretrained.tensors import SIMILARITY
 from .backbones import Backbone, Concat, CrossAttention, Experts, ResidualMlp, TransformerBackbone
 from .heads import Head, LinearSkip, Similarity
-from .layers import has, linear, mean_of_steps
+from .layers import ByName, has, linear, mean_of_steps
 from .own import OwnBackbone, OwnEncoder, hidden_of, own_part
 from .pairs import Projected
 
@@ -199,7 +199,7 @@ class M3TModel(nn.Module):
         """Build from specs. Raises UsageError for an unknown architecture or tensors that do not fit it."""
         super().__init__()
         self.learning = learning
-        self.texts = nn.ModuleDict(texts or {})
+        self.texts = ByName(texts or {})
         self.parts = nn.ModuleDict()
         self._own: dict[str, list[nn.Parameter]] = {}
         hidden = hidden_of(specs)
@@ -370,7 +370,10 @@ ARCHITECTURES: dict[tuple[Kind, str], Callable[[ComponentSpec, bytes, Learning, 
 def _tensors(part: nn.Module, spec: ComponentSpec) -> list[nn.Parameter]:
     if isinstance(part, OwnEncoder | OwnBackbone):
         return part.inner.parameters_of(spec)
-    root: nn.Module = part.maps if isinstance(part, LinearSkip) else part
+    if isinstance(part, LinearSkip):
+        maps: dict[str, Any] = dict(part.maps.items())
+        return [maps[tensor.name.removesuffix(".weight")].weight for tensor in spec.tensors]
+    root: nn.Module = part
     if isinstance(part, Bert):
         root = part.text.model
     try:

@@ -26,7 +26,7 @@ from ...crypto.errors import CorruptError
 from .answers import BadRequestError
 from .dpsgd import Batch, kinds_of, student_losses
 from .evaluate import Floats
-from .layers import mean_of_steps
+from .layers import ByName, mean_of_steps
 from .model import M3TModel, embed_tokens
 from .pairs import pair_features
 from .session import Session, SplitData
@@ -49,7 +49,7 @@ class PrivateHeads(nn.Module):
     def __init__(self, widths: dict[str, tuple[int, int]]) -> None:
         """Build from task → (features, outputs)."""
         super().__init__()
-        self.maps = nn.ModuleDict({name: nn.Linear(*shape) for name, shape in widths.items()})
+        self.maps = ByName({name: nn.Linear(*shape) for name, shape in widths.items()})
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
 

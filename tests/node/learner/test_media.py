@@ -21,7 +21,7 @@ from collegium.node.data.audio import AudioSpec
 from collegium.node.data.media import MediaFile
 from collegium.node.learner.frozen import frozen_encoder
 from collegium.node.learner.media import FrozenEncoder, media_encoder
-from collegium.node.learner.messages import Engagement, Open, Predict, Train
+from collegium.node.learner.messages import Engagement, Open, Personalise, Predict, Train
 from collegium.node.learner.text import pretrained_encoder
 from collegium.node.learner.worker import Worker
 from collegium.node.pretrained.tokens import cut
@@ -42,7 +42,7 @@ kind = "image"
 file = "picture"
 size = 8
 [[modality]]
-name = "scan"
+name = "type"
 kind = "image"
 prefix = "px"
 low = 0
@@ -56,7 +56,7 @@ max_seconds = {SECONDS}
 bands = 4
 frames = 8
 [[task]]
-name = "pass"
+name = "half"
 kind = "binary"
 column = "mark"
 positive = ["good"]
@@ -74,7 +74,7 @@ pretrained = "vit"
 encoder = { features = 8 }
 privacy = "open"
 [[modality]]
-name = "scan"
+name = "type"
 kind = "image"
 pretrained = "vit"
 encoder = "none"
@@ -85,9 +85,9 @@ kind = "audio"
 pretrained = "whisper"
 privacy = "open"
 [[task]]
-name = "pass"
+name = "half"
 kind = "binary"
-skip = ["scan"]
+skip = ["type"]
 statistic = "prototypes"
 """
 
@@ -129,18 +129,19 @@ def opening(folder: Path, **more: Any) -> Open:
 
 def test_a_member_trains_and_predicts_on_pictures_and_sound(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Worker()
-    request = opening(folder)
+    request = opening(folder, private=str(folder / "private"))
     assert {(m.name, m.width, m.length) for m in request.learning.modalities} == {
-        ("picture", 16, 1), ("scan", 16, 1), ("voice", 16, 1),
+        ("picture", 16, 1), ("type", 16, 1), ("voice", 16, 1),
     }  # fmt: skip
     opened = ask(worker, request)
     states = {name: bytes(4 * size * (1 + name.startswith("statistic"))) for name, size in opened.components.items()}
     rounds = {name: state for name, state in states.items() if not name.startswith("statistic")}
     trained = ask(worker, Train(rounds, dict.fromkeys(rounds, Engagement(1.0, 0.0, 1.0)), 2, 0.5, 6.0))
     assert set(trained.updates) == set(rounds)
-    ask(worker, Train({}, {"statistic/pass": Engagement(1.0, 1.0, 1.0)}, 1, 1.0, 10.0))
+    ask(worker, Train({}, {"statistic/half": Engagement(1.0, 1.0, 1.0)}, 1, 1.0, 10.0))
+    ask(worker, Personalise(rounds))  # a task and a modality may be called as an attribute of nn.Module
     predicted = ask(worker, Predict(rounds, str(folder / "work.csv")))
-    assert len(predicted.tasks["pass"].scores) == STUDENTS
+    assert len(predicted.tasks["half"].scores) == STUDENTS
 
     # Every record is kept by its student, and no model is asked again.
     with sqlite3.connect(folder / "embeddings.db") as connection:
