@@ -4,9 +4,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from ...crypto.errors import CorruptError
+from ...crypto.errors import CorruptError, OperatorError
 from ..pretrained.imports import Imported, imported
 from ..pretrained.sound import check_sound
 from ..store.errors import disk_errors
@@ -20,17 +21,36 @@ def import_model(
 ) -> Imported:
     """Write the folder of an imported model (node/pretrained/imports.py), which must not exist or be empty.
 
-    Raises UsageError, CorruptError, DiskFullError; a folder that is not whole has no config.json.
+    Raises UsageError, CorruptError, DiskFullError. What fails or is interrupted leaves nothing behind; after a crash a
+    folder that is not whole has no config.json.
     """
     with tempfile.TemporaryDirectory() as scratch, disk_errors(folder):
         made = imported(source, lambda path: unpickled(path, Path(scratch)), before)
-        folder.mkdir(exist_ok=True)
-        for number, (name, parts) in enumerate(made.files()):
-            if tick is not None:
-                tick(f"write {name}", number, FILES)
-            write_stream(folder / name, parts)
-    check_sound(folder)
+        is_new, written = not folder.exists(), []
+        try:
+            folder.mkdir(exist_ok=True)
+            for number, (name, parts) in enumerate(made.files()):
+                if tick is not None:
+                    tick(f"write {name}", number, FILES)
+                written.append(folder / name)
+                write_stream(folder / name, parts)
+            _check(source, folder)
+        except BaseException:
+            with suppress(OSError):
+                for path in written:
+                    path.unlink(missing_ok=True)
+                if is_new:
+                    folder.rmdir()
+            raise
     return made
+
+
+def _check(source: str, folder: Path) -> None:
+    """Raise what `check_sound` does, naming what was imported: the folder is removed."""
+    try:
+        check_sound(folder)
+    except OperatorError as error:
+        raise type(error)(f"{source} is no sound model. As it was imported: {error.message}", error.advice) from error
 
 
 def unpickled(path: Path, scratch: Path) -> Path:

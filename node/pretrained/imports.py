@@ -115,7 +115,7 @@ def _folder(folder: Path, reads: Input | None = None) -> Imported:
     if (folder / READ_BY_ITSELF).exists():
         raise UsageError(f"{folder} holds an adapter ({READ_BY_ITSELF})", "Merge it into the weights, or remove it.")
     family = family_of(folder / CONFIG, raw)
-    files = sorted(path for path in folder.iterdir() if path.name.endswith(WEIGHTS))
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(WEIGHTS) and path.is_file())
     if not files:
         pickled = any(any(folder.glob(name)) for name in PICKLED)
         what = "only pickled ones, which can run code when opened" if pickled else "none"
@@ -157,11 +157,11 @@ def _tokenizer(folder: Path) -> bytes:
 
 def _json(path: Path, limit: int) -> dict[str, Any] | None:
     try:
+        if not path.is_file():  # a pipe's end would never come
+            return None
         if path.stat().st_size > limit:
             raise UsageError(f"{path} is over {limit >> 20} MiB", AGAIN)
         value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
@@ -183,11 +183,15 @@ def _licence(folder: Path) -> str:
 
 def _stored(files: list[Path]) -> dict[str, Values]:
     """Return the tensors of safetensors files; their numbers are read when they are written."""
-    values = {}
+    values: dict[str, Values] = {}
     for path in files:
         if path.stat().st_size > FILE_LIMIT:
             raise UsageError(f"{path} is over {FILE_LIMIT >> 30} GiB", "Take a smaller model.")
         for name, tensor in header(path).items():
+            if name in values:
+                raise UsageError(
+                    f"{path} has {name}, as another file there has", "Leave one file of each tensor in the folder."
+                )
             values[name] = Values(tensor.dtype, tensor.shape, partial(chunks, tensor))
     return values
 

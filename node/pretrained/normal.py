@@ -8,7 +8,7 @@ same bytes, and so the same digest.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
@@ -141,6 +141,8 @@ def _value(where: object, key: str, value: Any, default: Any) -> Any:
     if wanted is float and type(value) is int:
         value = float(value)
     fits = type(value) is wanted
+    if fits and wanted is float:
+        fits = isfinite(value) and value >= 0.0
     if fits and whole:
         fits = (default is NEEDED) <= int(value) < MAX_WHOLE  # what has to be there is not 0 either
     if not fits:
@@ -206,4 +208,5 @@ def _input(where: object, kind: Kind, reads: Mapping[str, Any]) -> Input:
 def _text(value: Any) -> str:
     if type(value) is not str or len(value) > 1 << 16:
         raise ValueError("no text")
+    value.encode()  # half of a pair of surrogates is no text: UnicodeEncodeError, a ValueError
     return value

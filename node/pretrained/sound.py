@@ -101,7 +101,10 @@ def _highest_id(folder: Path, paths: Mapping[str, Path]) -> int:
         if not words or type(words) not in (dict, list):
             raise UsageError(f"{paths['tokenizer.json']} has no vocabulary", AGAIN)
         ids += words.values() if type(words) is dict else [len(words) - 1]
-        ids += [token.get("id") for token in whole.get("added_tokens") or () if type(token) is dict]
+        added = whole.get("added_tokens") or []
+        if type(added) is not list:
+            raise UsageError(f"{paths['tokenizer.json']} has added_tokens that are no list", AGAIN)
+        ids += [token.get("id") for token in added if type(token) is dict]
     elif "vocab.json" in paths:
         ids += _json(paths["vocab.json"]).values()
     elif "vocab.txt" in paths and "bpe.codes" not in paths:

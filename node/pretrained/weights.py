@@ -20,6 +20,7 @@ from ...crypto.errors import UsageError
 AGAIN = "Fetch the model again, and see that its files are whole."
 HEADER_LIMIT = 100 << 20  # bytes, as safetensors has it
 CHUNK = 16 << 20
+MOST_AXES = 8
 # Of each type of float: its size in bytes; as what it is read, a float or bits; which bits are the exponent's.
 FLOATS: Mapping[str, tuple[int, str, int]] = {
     "F64": (8, "<f8", 0),
@@ -64,7 +65,7 @@ def header(path: Path) -> dict[str, Tensor]:
     try:
         entries = json.loads(text)
         tensors = {
-            name: Tensor(path, entry["dtype"], tuple(entry["shape"]), *(8 + length + at for at in _offsets(entry)))
+            name: Tensor(path, entry["dtype"], _shape(entry), *(8 + length + at for at in _offsets(entry)))
             for name, entry in entries.items()
             if name != "__metadata__"
         }
@@ -79,7 +80,19 @@ def header(path: Path) -> dict[str, Tensor]:
     if end != size:
         what = "is cut short" if end > size else "has more than its header says"
         raise UsageError(f"{path} {what}: it has {size} bytes, and its header tells of {end}", AGAIN)
+    places = sorted((tensor.begin, tensor.end) for tensor in tensors.values())
+    if any(here[1] != after[0] for here, after in zip(places, [*places[1:], (end, end)], strict=True)):
+        raise UsageError(f"{path} has tensors that overlap, or bytes between them that belong to none", AGAIN)
     return tensors
+
+
+def _shape(entry: Mapping[str, Any]) -> tuple[int, ...]:
+    shape = entry["shape"]
+    if type(shape) is not list or len(shape) > MOST_AXES:
+        raise ValueError("shape")
+    if not all(type(size) is int and 0 <= size < 1 << 48 for size in shape):
+        raise ValueError("shape")
+    return tuple(shape)
 
 
 def _offsets(entry: Mapping[str, Any]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import pytest
 
 from collegium.cli.main import main
 from collegium.crypto.errors import OperatorError
+from collegium.node.learner.importing import import_model
 from collegium.node.pretrained.families import FAMILIES, LITE0, NEEDED
 from collegium.node.pretrained.normal import ImageInput, TextInput, normalised
 from collegium.node.pretrained.packages import PACKAGES
@@ -73,6 +74,11 @@ def edited(folder: Path, **more: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | more))
 
 
+def tokens(folder: Path, **more: object) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+
+
 def renamed(folder: Path, change: Callable[[str], str], *more: str) -> None:
     """Save the weights as other tools do: under other names, and with tensors that nobody reads."""
     import numpy as np
@@ -122,9 +128,42 @@ def test_what_decides_a_feature_shows(run: Import, tiny: Path, tmp_path: Path) -
     assert len(digests) == 5
 
 
+def header_edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    end = 8 + struct.unpack("<Q", data[:8])[0]
+    entries = json.loads(data[8:end])
+    change(entries)
+    text = json.dumps(entries).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[end:])
+
+
+def no_number(folder: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    name = "encoder.layer.0.output.dense.bias"
+    save_file(weights | {name: np.full_like(weights[name], np.nan)}, folder / "model.safetensors")
+
+
+BIAS, WEIGHT = "embeddings.LayerNorm.bias", "embeddings.LayerNorm.weight"
+DAMAGES: list[tuple[Callable[[Path], object], str]] = [
+    (lambda folder: shutil.copy(folder / "model.safetensors", folder / "z.safetensors"), "as another file"),
+    (lambda folder: header_edited(folder, lambda h: h[BIAS].update(shape=["a", 10**12])), "damaged header"),
+    (lambda folder: header_edited(folder, lambda h: h[BIAS].update(shape=[32.0])), "damaged header"),
+    (lambda folder: header_edited(folder, lambda h: h[WEIGHT].update(data_offsets=h[BIAS]["data_offsets"])), "overlap"),
+    (lambda folder: edited(folder, layer_norm_eps=float("nan")), "no value"),
+    (no_number, "NaN or infinite"),
+    (lambda folder: tokens(folder, added_tokens=5), "no list"),
+    (lambda folder: tokens(folder, added_tokens=[{"id": 10**6}]), "do not belong together"),
+]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        *DAMAGES,
         (lambda folder: edited(folder, hidden_size=64), "its configuration says"),
         (lambda folder: edited(folder, num_hidden_layers=400_000_000), "no value"),
         (lambda folder: edited(folder, num_hidden_layers=10_000), "at most 512"),
@@ -147,7 +186,23 @@ def test_a_folder_that_does_not_fit_is_refused(
     made = run(tmp_path / "model")
     assert made["code"] == 2, made
     assert words in made["error"] + made["advice"], made
-    assert not (tmp_path / "out0" / "config.json").exists()
+    assert not (tmp_path / "out0").exists(), "nothing is left half-written"
+
+
+def test_an_import_that_is_interrupted_can_be_begun_again(
+    run: Import, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out0").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("collegium.node.learner.importing.check_sound", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            import_model(str(tiny), tmp_path / "out0")
+    assert run(tiny)["code"] == 0
+
+
+def interrupted(folder: Path) -> None:
+    assert (folder / "config.json").exists(), "as late as it can be"
+    raise KeyboardInterrupt
 
 
 SMALL: dict[str, dict[str, Any]] = {
