@@ -127,7 +127,7 @@ class LearnerReady:
 
 @dataclass(frozen=True, slots=True)
 class LearnerReads:
-    """The daemon restarted the learner worker, which reads its data anew."""
+    """The learner worker begins anew and reads its data: the daemon restarted it, or it ended by itself."""
 
 
 @dataclass(frozen=True, slots=True)

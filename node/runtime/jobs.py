@@ -71,6 +71,7 @@ class Jobs:
             self._on_learner_ready,
             lambda: submit(ev.LearnerLost()),
             missing,
+            lambda: submit(ev.LearnerReads()),
         )
 
     @property

@@ -35,7 +35,7 @@ class Learner:
     `state` is "starting", "ready", "training", "failed", "waiting" (for a data folder) or "off"; `detail` is the
     reason. Unusable data, such as a missing table, are opened again with backoff. `device` is the compute device,
     `progress` the steps done and in all (0, 0: unknown), `cut` the number of a text modality's records that are read in
-    part.
+    part. `on_ended`: a worker that was ready ended by itself, and another one begins.
     """
 
     def __init__(
@@ -45,10 +45,11 @@ class Learner:
         on_ready: Callable[[Opened], None],
         on_lost: Callable[[], None] = lambda: None,
         waiting_for: str = "",
+        on_ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._command = list(command) or list(BUILT_IN)
         self._opening = opening
-        self._on_ready, self._on_lost = on_ready, on_lost
+        self._on_ready, self._on_lost, self._on_ended = on_ready, on_lost, on_ended
         self._excused = False  # this worker was ready, or was killed on purpose: its end is no failure yet
         self._process: trio.Process | None = None
         self._waiting: dict[int, _Call] = {}
@@ -83,7 +84,9 @@ class Learner:
                 continue
             if self.state not in {"off", "waiting"}:
                 self.state = "failed"
-                if not self._excused:
+                if self._excused:
+                    self._on_ended()
+                else:
                     self._on_lost()
             self._excused = False
             if trio.current_time() - started > MAX_BACKOFF:

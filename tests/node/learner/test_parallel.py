@@ -65,8 +65,12 @@ def test_two_processes_train_as_one_does(opening: Open) -> None:
 def test_helpers_end_with_their_leader(opening: Open) -> None:
     with leader(replace(opening, processes=2)) as two:
         (helper,) = children(two.pid)
+        words = Path(f"/proc/{helper}/cmdline").read_text().split("\0")
+        meeting = Path(words[words.index("--meeting") + 1])
+        assert meeting.parent.is_dir()
         os.kill(two.pid, signal.SIGKILL)  # as a daemon does when students were left out
         wait_for(lambda: not Path(f"/proc/{helper}").exists())
+        assert not meeting.parent.exists(), "nothing is left in the system's folder for temporary files"
 
 
 def specs(opening: Open) -> dict[str, ComponentSpec]:

@@ -34,8 +34,15 @@ def opening(data: Path) -> Open:
     return Open((str(data),), specs, learning, NO_SEED, ())
 
 
-def learner(data: Path, ready: list[Opened]) -> Learner:
-    return Learner((sys.executable, "-c", WORKER), opening(data), ready.append)
+def learner(data: Path, ready: list[Opened], told: list[str] | None = None) -> Learner:
+    said = [] if told is None else told
+    return Learner(
+        (sys.executable, "-c", WORKER),
+        opening(data),
+        ready.append,
+        lambda: said.append("lost"),
+        on_ended=lambda: said.append("ended"),
+    )
 
 
 async def until(running: Learner, state: str) -> set[str]:
@@ -98,6 +105,26 @@ def test_a_worker_that_the_daemon_begins_anew_has_not_failed(tmp_path: Path) -> 
         trio.run(run)
     assert len(ready) == 2
     assert not [log for log in logs if log["log_level"] in {"warning", "error"} and "cut" not in log["event"]]
+
+
+def test_nothing_is_asked_of_a_worker_that_ended_until_the_next_is_ready(tmp_path: Path) -> None:
+    """Else each question to it would count as a training run that failed, and the third stops the node's training."""
+    (tmp_path / "data").touch()
+    told: list[str] = []
+    opened = learner(tmp_path / "data", [], told)
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(opened.run)
+            await until(opened, "ready")
+            with pytest.raises(LearnerError, match="died"):
+                await opened.request(Evaluate({}))  # this worker ends by it
+            assert told == ["ended"], "said before whoever asked can ask again; the others do not wait in vain yet"
+            await until(opened, "ready")
+            assert told == ["ended"]
+            nursery.cancel_scope.cancel()
+
+    trio.run(run)
 
 
 def test_a_learner_without_data_yet_waits(tmp_path: Path) -> None:
