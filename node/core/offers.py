@@ -124,14 +124,18 @@ def stop(state: NodeState, why: Reason, *, statistics: bool = False) -> None:
 
 
 def learner_ready(state: NodeState) -> None:
-    """Stop training components that the learner has no data for; others, which it had stopped, come back."""
+    """Stop training components that the learner has no data for. Others, which it had stopped, are offered again.
+
+    The offer goes before the training run, so that the round waits for its update: else ε would be spent for a round
+    that closes without it.
+    """
     for name in state.fed:
         before = state.stopped.get(name)
         if name not in state.learner:
-            if before is None or before is Reason.COMING_BACK or before in PASSING:
+            if before is None or before in PASSING:
                 state.stopped[name] = Reason.NOT_IN_DATA
         elif before in PASSING:
-            state.stopped[name] = Reason.COMING_BACK  # until `trained`
+            state.stopped.pop(name)
 
 
 def go_on(state: NodeState, names: Iterable[str]) -> None:

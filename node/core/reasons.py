@@ -30,7 +30,6 @@ class Reason(StrEnum):
     READING = "reading"  # the daemon restarted the learner: a student was left out
     NOT_IN_DATA = "not-in-data"  # the learner has no data for this component
     BEFORE_START = "before-start"  # it could not train when the daemon was last stopped
-    COMING_BACK = "coming-back"  # it can train again, and has not sent an update in time since
 
     @property
     def told(self) -> str:
@@ -57,13 +56,12 @@ class Reason(StrEnum):
                 | Reason.READING
                 | Reason.NOT_IN_DATA
                 | Reason.BEFORE_START
-                | Reason.COMING_BACK
             ):
                 return PAUSED
             case _:
                 assert_never(self)
 
 
-PASSING = frozenset(  # reasons that end when the learner is ready, but for the update that shows it
+PASSING = frozenset(  # reasons that end when the learner is ready
     {Reason.LEARNER_LOST, Reason.READING, Reason.NOT_IN_DATA, Reason.BEFORE_START}
 )

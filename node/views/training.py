@@ -77,8 +77,6 @@ def meaning(context: Context, why: Reason) -> str:
                 if context.live is not None
                 else "it could not when its daemon last ran (node.log says why)"
             )
-        case Reason.COMING_BACK:
-            return "it can train again; the others wait for it once an update of it has come in time"
         case (
             Reason.NO_DATA
             | Reason.OFF

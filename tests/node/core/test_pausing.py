@@ -89,7 +89,7 @@ def test_the_operator_is_told_the_reason_that_others_are_not() -> None:
 
     assert after() == (None, "")
     assert after(ev.LearnerLost()) == (Reason.LEARNER_LOST, PAUSED)
-    assert after(ev.LearnerReady((HEAD,))) == (Reason.COMING_BACK, PAUSED)
+    assert after(ev.LearnerReady((HEAD,))) == (None, ""), "offered before it trains"
     assert after(ev.LearnerReads()) == (Reason.READING, PAUSED)
     assert after(ev.LearnerReady(())) == (Reason.NOT_IN_DATA, PAUSED)
     assert after(ev.SetQuiet(True)) == (Reason.QUIET_HOURS, PAUSED)
