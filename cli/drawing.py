@@ -142,7 +142,7 @@ def draw_up(terms: Terms, people: "Sequence[Member]", seed: bytes, created: int,
         learning=replace(learning, min_students=terms.min_students),
     )
     check(drawn)
-    drowned = founding.noise(drawn, students)
+    drowned = founding.noise(drawn.components, drawn.learning, students, len(people))
     if drowned and not terms.anyway:
         raise RefusedError(
             f"This recipe is noise, with {len(people)} members of {students:g} students each: {'; '.join(drowned)}",

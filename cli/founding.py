@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from ..node.home.paths import Home
     from ..protocol.charter import Charter, Member
     from ..protocol.components import ComponentSpec
+    from ..protocol.learning import Learning
 
 MIN_ROBUST = 4  # members, with which one liar is tolerated
 FAINT = 0.15  # of the signal: more noise gives a warning; the presets, which learn, have less than half of it
+PASSES = 200  # over the data, in all rounds; the presets make 40
+LOUD_ROUND = 2  # times the signal of one round: with more noise than that in each, fewer rounds teach the same
 DIMENSIONS = 10_000  # of a component under noise (design.md section 5)
 
 
@@ -128,16 +131,33 @@ def withheld_here(home: "Home", charter: "Charter") -> tuple[str, str, bool]:
     return sentence, remedy(in_force, reasons), everything and trains
 
 
-def noise(charter: "Charter", students: float) -> list[str]:
-    """Return a sentence with figures on each component that is all noise, with so many students at every member."""
-    from ..node.blueprint.noise import drowned
+def noise(specs: "Sequence[ComponentSpec]", learning: "Learning", students: float, members: int) -> list[str]:
+    """Return a sentence with figures on each component that is all noise, with so many students at every member.
 
-    rounds = charter.learning.planned_rounds
-    return [
-        f"{one.component}: over {rounds} rounds the noise adds up to a norm of {one.noise:,.3g}, where all clipped"
-        f" gradients together reach at most {one.signal:,.3g}"
-        for one in drowned(charter.components, charter.learning, students, len(charter.members))
-    ]
+    And one on rounds that are too many for any component under noise.
+    """
+    from ..node.blueprint.noise import drowned
+    from ..protocol.components import MILLION
+
+    texts, rounds = [], learning.planned_rounds
+    passes = rounds * learning.steps * learning.sample_rate / MILLION
+    if passes > PASSES and any(spec.noise_multiplier and not spec.is_statistic for spec in specs):
+        texts.append(
+            f"{rounds} rounds read each student's data {passes:,.0f} times: fewer rounds, with less noise in each,"
+            f" teach as much (up to {PASSES} times are taken as sensible)"
+        )
+    for one in drowned(specs, learning, students, members, 0):
+        if one.noise > one.signal:
+            texts.append(
+                f"{one.component}: over {one.rounds} rounds the noise adds up to a norm of {one.noise:,.3g}, where all"
+                f" clipped gradients together reach at most {one.signal:,.3g}"
+            )
+        elif one.in_one_round > LOUD_ROUND:
+            texts.append(
+                f"{one.component}: with {one.rounds} rounds the noise of each is {one.in_one_round:.1f} times the most"
+                " that its clipped gradients could add up to"
+            )
+    return texts
 
 
 def faint(charter: "Charter", students: float) -> list[str]:

@@ -216,14 +216,10 @@ def _of_home(home: Path | None, *, real: bool) -> "tuple[dict[str, str], LeftOut
 
 def _warnings(plan: "Plan") -> list[str]:
     """Return what is to know before it runs."""
-    from ..node.blueprint.noise import drowned
-
     students = plan.students or plan.typical
     warnings = [
-        f"{one.component} is noise: over {plan.learning.planned_rounds} rounds it adds up to a norm of"
-        f" {one.noise:,.3g}, all clipped gradients of {students:g} students at each member to at most"
-        f" {one.signal:,.3g}. `charter create` refuses such a recipe"
-        for one in drowned(plan.specs, plan.learning, students, plan.members)
+        f"{text} (with {students:g} students at each member). `charter create` refuses such a recipe"
+        for text in founding.noise(plan.specs, plan.learning, students, plan.members)
     ]
     own = {floor.epsilon / 1000 for floor in plan.learning.floors if floor.policy == "dp"}
     if len(own) > 1:

@@ -136,7 +136,7 @@ def _noise(charter: "Charter", place: "Home | None") -> list[str]:
     students = declared_students(settings.load(place.config), charter)
     if not students:
         return []
-    drowned = founding.noise(charter, students)
+    drowned = founding.noise(charter.components, charter.learning, students, len(charter.members))
     return [f"{text} (with {students} students at each member)" for text in drowned] + founding.faint(charter, students)
 
 

@@ -477,6 +477,13 @@ kind = "binary"
     assert not (tmp_path / "c").exists()
     anyway = run(*words, "0.5", "--out", tmp_path / "c", "--anyway")
     assert (anyway.code, "warning: encoder/table" in anyway.err) == (0, True)
+    (tmp_path / "model.toml").write_text(text.replace("STUDENTS", "120"))
+    many = run(*words, "8", "--rounds", "300", "--out", tmp_path / "e")
+    assert (many.code, (tmp_path / "e").exists()) == (5, False)
+    said = " ".join(many.err.split())
+    assert "encoder/table: with 300 rounds the noise of each is " in said
+    assert "300 rounds read each student's data 240 times" in said
+    assert run(*words, "8", "--rounds", "8", "--out", tmp_path / "e").code == 0
     (tmp_path / "model.toml").write_text(text.replace("STUDENTS", "3000"))
     drawn = run(*words, "0.5", "--out", tmp_path / "d")
     assert drawn.code == 0

@@ -179,7 +179,7 @@ def test_a_model_file_alone_is_rehearsed(
     skip = next(one for one in found["components"] if one["component"] == "skip/result")
     assert skip["all_rounds"]["ratio"] > 10
     assert skip["all_rounds"]["noise"] == pytest.approx(skip["first_round"]["noise"] * 2**0.5)
-    assert "skip/result is noise" in answer.err
+    assert "skip/result: over 2 rounds the noise adds up to a norm of" in answer.err
     assert found["bytes_a_round"] > 0
     # Five ε, two rounds, two members: every training run is told of as it ends.
     assert steps[0][0] == "starting a learner"

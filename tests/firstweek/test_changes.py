@@ -63,7 +63,7 @@ def founded(found: Callable[[], Federation], root: Path) -> tuple[Federation, li
     federation = found()
     for name, folder in zip(NAMES, folders, strict=True):
         allow(federation.init(name, folder, lot_size=12))
-    federation.charter("--model", model, "--epsilon", EPSILON, "--rounds", 2000, "--deadline", 7200)
+    federation.charter("--anyway", "--model", model, "--epsilon", EPSILON, "--rounds", 2000, "--deadline", 7200)
     assert [begun["trains"] for begun in federation.start()] == [True] * 4
     federation.wait_rounds(2, counted=3)
     return federation, list(federation.schools)

@@ -36,7 +36,19 @@ from .test_changes import EPSILON, allow, pupils
 
 NAMES = ("north", "east")
 PICTURES = os.environ.get("SCREENSHOTS", "")  # a folder
-ROUNDS = ("--epsilon", EPSILON, "--rounds", 2000, "--pace", "2s", "--deadline", 7200, "--fault-model", "crash")
+ROUNDS = (
+    "--epsilon",
+    EPSILON,
+    "--rounds",
+    2000,
+    "--anyway",
+    "--pace",
+    "2s",
+    "--deadline",
+    7200,
+    "--fault-model",
+    "crash",
+)
 ENOUGH = 3  # rounds; then the federation rests, and the machine is the browser's
 TALLEST = 1100  # pixels of a picture
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"no browser to test the page in: no {missing()}")
