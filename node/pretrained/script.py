@@ -13,6 +13,7 @@ from typing import Any
 from ...crypto.errors import UsageError
 from ...protocol.learning import PASSAGE, Modality, Task
 from .folder import CONFIG, configuration
+from .tokens import TOKENIZER, read_tokenizer
 
 Ids = list[int]
 
@@ -85,13 +86,7 @@ def script_of(folder: Path, modality: Modality, task: Task) -> Script:
 
 @lru_cache(maxsize=8)
 def _script(folder: Path, template: str, read: int, most: int) -> Script:
-    from tokenizers import Tokenizer  # noqa: PLC0415  # only who writes needs it
-
-    path = folder / "tokenizer.json"
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise UsageError(f"cannot read {path} ({error})", "Import the model again.") from error
+    tokenizer = read_tokenizer(folder / TOKENIZER, (folder / TOKENIZER).read_bytes())
     end = configuration(folder)[0].get("eos_token_id")
     if not isinstance(end, int):
         raise UsageError(f"{folder / CONFIG} names no sign of the end (eos_token_id)", "Take another model.")

@@ -2,11 +2,24 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from ...crypto.errors import UsageError
 from .folder import configuration, dimensions
 from .normal import TextInput
+from .weights import AGAIN
 
 TOKENIZER = "tokenizer.json"
+
+
+def read_tokenizer(path: Path, data: bytes) -> Any:
+    """Return the tokenizer that the bytes of a tokenizer.json, `path`, declare. Raises UsageError."""
+    from tokenizers import Tokenizer  # noqa: PLC0415  # only who has texts needs it
+
+    try:
+        return Tokenizer.from_str(data.decode())
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise UsageError(f"cannot read {path} ({error})", AGAIN) from error
 
 
 def cut(folder: Path, texts: Sequence[str], max_tokens: int) -> list[bool] | None:
@@ -16,9 +29,7 @@ def cut(folder: Path, texts: Sequence[str], max_tokens: int) -> list[bool] | Non
     """
     if not (folder / TOKENIZER).is_file():
         return None
-    from tokenizers import Tokenizer  # noqa: PLC0415  # only who has texts needs it
-
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    tokenizer = read_tokenizer(folder / TOKENIZER, (folder / TOKENIZER).read_bytes())
     tokenizer.no_truncation()
     tokenizer.no_padding()
     _, _, model = configuration(folder)

@@ -290,6 +290,9 @@ WRONG = {
     "as many experts as there are": (
         "[model]\nbackbone = { architecture = 'experts', experts = 2, chosen = 2 }\n" + MINIMAL, "2 of 2 experts"
     ),
+    "a concatenation of nothing": (
+        "[model]\nbackbone = { architecture = 'concat', modalities = [] }\n" + MINIMAL, "none that it joins"
+    ),
     "a place for what has no encoder": (
         "[model]\nbackbone = { architecture = 'concat', modalities = ['scan'] }\n" + MINIMAL, "'scan' has no encoder"
     ),

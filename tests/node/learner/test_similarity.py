@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from collegium.crypto.errors import UsageError
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.node.blueprint.declare import read_model
 from collegium.node.blueprint.recipe import NO_SEED, Budget, charter_parts
+from collegium.node.learner.heads import Similarity
 from collegium.node.learner.messages import Engagement, Evaluate, Open, Predict, Train
 from collegium.node.learner.worker import Worker
 from collegium.protocol import schema
@@ -141,6 +143,19 @@ def test_a_class_without_any_student_is_predicted(
     assert figure >= unseen
     predicted = ask(newcomer, Predict(encoder, str(fresh / "rows.csv"))).tasks["later"]
     assert predicted.classes == tuple(LATER)
+
+
+@pytest.mark.parametrize("width", [32, 384])
+def test_the_length_of_an_embedding_does_not_count(tmp_path: Path, tiny: Path, width: int) -> None:
+    """Else a class whose name a text model embeds longer would be predicted more often."""
+    spec = charter_of(model(tmp_path, str(tiny), {"known": KNOWN})).specs["head/known"]
+    head, names, z = Similarity(spec, NO_SEED), torch.randn(3, width), torch.randn(2, 1, 32)
+    torch.nn.init.zeros_(head.shift.weight)
+    head.place(names)
+    before = head(z)
+    head.place(names * torch.tensor([[1.0], [3.0], [0.2]]))
+    assert torch.allclose(head(z), before, atol=1e-4)
+    assert float(before.detach().abs().max()) > 1e-3
 
 
 def test_a_node_whose_charter_has_no_text_model_is_told(tmp_path: Path, tiny: Path) -> None:

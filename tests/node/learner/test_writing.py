@@ -1,5 +1,6 @@
 """A model that writes: losses and gradients by student, cached states, drafts; on a tiny random Llama."""
 
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,21 @@ def test_a_session_trains_evaluates_and_writes(model: Path, folder: Path, monkey
     again = Worker()
     ask(again, opening(folder, model))
     assert ask(again, Evaluate(state, "train")).tasks["feedback"].value == before.value
+
+
+def test_the_states_of_a_student_leave_the_disk_with_the_student(model: Path, folder: Path) -> None:
+    """Two students have one text between them: each has a state of their own."""
+    work = folder / "work.csv"
+    rows = [line for line in work.read_text().splitlines() if "s2" not in line]
+    work.write_text("\n".join([*rows, "r90,s2,why 1,because b,good"]) + "\n")
+
+    def stored() -> int:
+        ask(Worker(), opening(folder, model, purge=True))
+        with sqlite3.connect(folder / "embeddings.db") as connection:
+            return int(connection.execute("SELECT COUNT(*) FROM rows").fetchone()[0])
+
+    whole = stored()
+    work.write_text("\n".join(line for line in work.read_text().splitlines() if ",s1," not in line) + "\n")
+    assert whole - stored() == 2, "r1 and r11; that of s2 with the words of r1 is kept"
+    work.write_text("\n".join(line for line in work.read_text().splitlines() if ",s2," not in line) + "\n")
+    assert whole - stored() == 3

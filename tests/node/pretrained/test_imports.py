@@ -148,6 +148,8 @@ def no_number(folder: Path) -> None:
 
 
 BIAS, WEIGHT = "embeddings.LayerNorm.bias", "embeddings.LayerNorm.weight"
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+TOKEN = {"id": 10**6, "content": "x"} | dict.fromkeys(FLAGS, False)
 DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: shutil.copy(folder / "model.safetensors", folder / "z.safetensors"), "as another file"),
     (lambda folder: header_edited(folder, lambda h: h[BIAS].update(shape=["a", 10**12])), "damaged header"),
@@ -155,8 +157,10 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: header_edited(folder, lambda h: h[WEIGHT].update(data_offsets=h[BIAS]["data_offsets"])), "overlap"),
     (lambda folder: edited(folder, layer_norm_eps=float("nan")), "no value"),
     (no_number, "NaN or infinite"),
-    (lambda folder: tokens(folder, added_tokens=5), "no list"),
-    (lambda folder: tokens(folder, added_tokens=[{"id": 10**6}]), "do not belong together"),
+    (lambda folder: tokens(folder, added_tokens=5), "cannot read"),
+    (lambda folder: tokens(folder, model={"vocab": {"a": 0}}), "cannot read"),
+    (lambda folder: tokens(folder, model={"type": "WordLevel", "vocab": {"\ud800": 0}}), "cannot read"),
+    (lambda folder: tokens(folder, added_tokens=[TOKEN]), "do not belong together"),
 ]
 
 
