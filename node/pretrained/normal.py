@@ -120,6 +120,10 @@ def normalised(where: object, raw: Mapping[str, Any], reads: Input) -> Normalise
     if "rope_theta" in config:
         config["rope_theta"] = _theta(where, raw)
     config |= {key: rule(config) for key, rule in family.derived.items() if config[key] is None}
+    if family.kind == "text" and config["pad_token_id"] >= config["vocab_size"]:
+        raise UsageError(
+            f"{where}: pad_token_id = {config['pad_token_id']} is no word of its vocabulary", "Fetch the model again."
+        )
     made = Normalised(str(raw[TYPE]), config, reads)
     layers = config.get(family.layers)
     if isinstance(layers, int) and layers > MAX_LAYERS:
@@ -176,13 +180,14 @@ def read(folder: Path, raw: Mapping[str, Any]) -> Normalised | None:
     inputs, reads = INPUTS[family.kind], raw.get(READS)
     if type(reads) is not dict or set(reads) != {entry.name for entry in fields(inputs)}:
         raise CorruptError(f"{where}: {READS!r} does not say what the model reads", "Import the model again.")
-    made = normalised(where, raw, _input(where, family.kind, reads))
+    made = normalised(where, raw, input_of(where, family.kind, reads))
     if json.loads(made.bytes()) != dict(raw):
         raise CorruptError(f"{where} is not as it was imported", "Import the model again.")
     return made
 
 
-def _input(where: object, kind: Kind, reads: Mapping[str, Any]) -> Input:
+def input_of(where: object, kind: Kind, reads: Mapping[str, Any]) -> Input:
+    """Return what a model reads from its parts in JSON. Raises CorruptError."""
     try:
         match kind:
             case "text":
@@ -190,6 +195,8 @@ def _input(where: object, kind: Kind, reads: Mapping[str, Any]) -> Input:
             case "image":
                 mean, deviation = (tuple(float(x) for x in reads[key]) for key in ("mean", "deviation"))
                 made = ImageInput(int(reads["size"]), mean, deviation)
+                if not all(map(isfinite, (*mean, *deviation))):
+                    raise ValueError("a colour")
                 if not 8 <= made.size <= 1024 or len(mean) != 3 or len(deviation) != 3 or min(deviation) <= 0.0:
                     raise ValueError("a picture")
             case "audio":
@@ -200,7 +207,7 @@ def _input(where: object, kind: Kind, reads: Mapping[str, Any]) -> Input:
                 made = WriterInput(_text(reads["template"]))
             case _:
                 assert_never(kind)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise CorruptError(f"{where}: {READS!r} cannot be used ({error})", "Import the model again.") from error
     return made
 

@@ -14,6 +14,7 @@ from collegium.cli.main import main
 from collegium.crypto.errors import OperatorError
 from collegium.node.learner.importing import import_model
 from collegium.node.pretrained.families import FAMILIES, LITE0, NEEDED
+from collegium.node.pretrained.imports import _reads
 from collegium.node.pretrained.normal import ImageInput, TextInput, normalised
 from collegium.node.pretrained.packages import PACKAGES
 
@@ -156,6 +157,7 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: header_edited(folder, lambda h: h[BIAS].update(shape=[32.0])), "damaged header"),
     (lambda folder: header_edited(folder, lambda h: h[WEIGHT].update(data_offsets=h[BIAS]["data_offsets"])), "overlap"),
     (lambda folder: edited(folder, layer_norm_eps=float("nan")), "no value"),
+    (lambda folder: edited(folder, pad_token_id=10**6), "no word of its vocabulary"),
     (no_number, "NaN or infinite"),
     (lambda folder: tokens(folder, added_tokens=5), "cannot read"),
     (lambda folder: tokens(folder, model={"vocab": {"a": 0}}), "cannot read"),
@@ -191,6 +193,23 @@ def test_a_folder_that_does_not_fit_is_refused(
     assert made["code"] == 2, made
     assert words in made["error"] + made["advice"], made
     assert not (tmp_path / "out0").exists(), "nothing is left half-written"
+
+
+@pytest.mark.parametrize(
+    ("kind", "processor"),
+    [
+        ("image", {"image_mean": 5}),
+        ("image", {"image_mean": [float("nan")] * 3}),
+        ("image", {"image_std": [0, 0, 0]}),
+        ("image", {"image_mean": ["a", "b", "c"]}),
+        ("audio", {"sampling_rate": "fast"}),
+        ("audio", {"sampling_rate": float("inf")}),
+    ],
+)
+def test_what_a_model_says_of_its_input_is_checked(tmp_path: Path, kind: Any, processor: dict[str, Any]) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    with pytest.raises(OperatorError, match="cannot be used"):
+        _reads(tmp_path, kind, {})
 
 
 def test_an_import_that_is_interrupted_can_be_begun_again(
