@@ -129,6 +129,8 @@ def effect(
     named = [
         m for m in context.ledger.roll.motions if m.action == "amend" and m.digest.hex().startswith(motion.lower())
     ]
+    if not named and not motion:
+        raise UsageError("No amendment is open", "`collegium charter history` lists those that passed.")
     if len(named) != 1:
         raise UsageError(
             f"{len(named)} open amendments are meant by {motion!r}", "`collegium peer motions` lists them: give an id."

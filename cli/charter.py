@@ -252,7 +252,7 @@ def sign(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a copy there as well.")] = None,
     anyway: Annotated[
         bool,
-        typer.Option("--anyway", help="Sign although members cannot reach each other, or nothing trains here."),
+        typer.Option("--anyway", help="Sign although members cannot reach each other, or this node cannot train."),
     ] = False,
     yes: YesOption = False,
     passphrase_file: PassphraseOption = None,
@@ -293,7 +293,7 @@ def sign(
     def people(out: Any) -> None:
         out.print()
         _members(out, result)
-        for line in founding.next_steps(place.charter, result["missing"]):
+        for line in founding.next_steps(place, charter, result["missing"]):
             out.print(line)
 
     emit(result, as_json, people)

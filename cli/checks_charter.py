@@ -60,7 +60,12 @@ def charter_checks(home: Home, *, ledger: "Ledger | None", gone: bool) -> Iterat
     count = len(charter.members if ledger is None else ledger.members)
     if tolerated(count, charter.rules.fault_model) == 0 and not gone:
         text = f"{count} members under {charter.rules.fault_model!r}: no lost member can be spared"
-        yield Check("quorum", "warn", text, "Rounds wait for everybody; more members would help.")
+        yield Check(
+            "quorum",
+            "warn",
+            text,
+            "Every decision needs the votes of all: without one, nothing is agreed. More members would help.",
+        )
 
 
 def _membership(home: Home, charter: Charter, ledger: "Ledger | None") -> Iterator[Check]:

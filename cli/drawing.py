@@ -57,7 +57,10 @@ MinStudentsOption = Annotated[
     int, typer.Option(min=0, max=2**20, help="A member that declares fewer students hosts, but does not train.")
 ]
 AnywayOption = Annotated[
-    bool, typer.Option("--anyway", help="Even if members cannot reach each other, or all is noise.")
+    bool,
+    typer.Option(
+        "--anyway", help="Even if members cannot reach each other, all is noise, or the data here do not fit."
+    ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Sign without asking; the review is printed all the same.")]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..crypto.errors import CollegiumError, RefusedError, UsageError
 from ..crypto.fingerprint import fingerprint
+from . import founding
 from . import review as reviewing
 from .charter import merged, write_charter
 from .output import agreed, console, emit, facts, say
@@ -199,7 +200,7 @@ class Entering:
                     ("kept in", self.place.charter),
                 ],
             )
-        emit(result, self.as_json, lambda out: out.print("Next: `collegium node start`."))
+        emit(result, self.as_json, lambda out: out.print(founding.start_step(self.place, held[0])))
 
 
 def _complete(held: "tuple[Charter, SignedCharter]") -> bool:

@@ -322,4 +322,4 @@ def _end(desk: "Desk", as_json: bool) -> None:
             ("kept in", path),
         ],
     )
-    out.print("Next: `collegium node start`.")
+    out.print(founding.start_step(desk.home, desk.draft[0]))

@@ -66,12 +66,7 @@ def check_same(first: "tuple[Path, Charter]", second: "tuple[Path, Charter]", *,
 
 def warn_of_lot(home: "Home", charter: "Charter") -> None:
     """Warn before the start if a home with data declares no lot size. Raises UsageError (config)."""
-    from ..node.home import config as settings
-
-    if not home.config.exists():
-        return
-    config = settings.load(home.config)
-    if config.learning.contribute and config.data.path is not None and config.learning.lot_size < 1:
+    if lacks_lot(home):
         say(
             f"warning: {home.config} declares no lot_size, and `node start` refuses without it. Set lot_size under"
             f" [learning] to {charter.learning.sample_rate / 1e6:g} (this charter's sample rate) times the number of"
@@ -79,15 +74,56 @@ def warn_of_lot(home: "Home", charter: "Charter") -> None:
         )
 
 
-def next_steps(path: "Path", missing: "Sequence[str]") -> list[str]:
+def check_fit(here: "Mapping[str, Any] | None", *, anyway: bool) -> None:
+    """Refuse a charter that the home's data folder does not fit (review's `here`). Raises RefusedError."""
+    if here is None or not here["misfits"] or anyway:
+        return
+    raise RefusedError(
+        f"{here['folder']} does not fit the charter, and this node could not train on it: {'; '.join(here['misfits'])}",
+        "Nothing was signed or handed in, and the draft stays open. Compare your dataset.toml with the founder's, mend"
+        " the one that is wrong, and run the same command again. To go on all the same: --anyway.",
+    )
+
+
+def start_step(home: "Home", charter: "Charter") -> str:
+    """Return the last step of a member whose charter is signed. Raises UsageError (config)."""
+    return f"Next: {lot_step(home, charter)}`collegium node start`."
+
+
+def lot_step(home: "Home", charter: "Charter") -> str:
+    """Return the step before the start if a home with data declares no lot size, else "".
+
+    Raises UsageError (config).
+    """
+    if not lacks_lot(home):
+        return ""
+    rate = charter.learning.sample_rate / 1e6
+    return (
+        f"set lot_size under [learning] in {home.config} to {rate:g} times the number of students that you expect (this"
+        " node cannot train without it), then "
+    )
+
+
+def lacks_lot(home: "Home") -> bool:
+    """Return whether a home with data, which is to train, declares no lot size. Raises UsageError (config)."""
+    from ..node.home import config as settings
+
+    if not home.config.exists():
+        return False
+    config = settings.load(home.config)
+    return config.learning.contribute and config.data.path is not None and config.learning.lot_size < 1
+
+
+def next_steps(home: "Home", charter: "Charter", missing: "Sequence[str]") -> list[str]:
     """Return the next steps with a charter that this member has signed, in lines."""
+    path = home.charter
     if not missing:
         return [
             elsewhere(
                 "Signed by everybody. A member whose copy lacks signatures takes them over from this file:"
                 f" `collegium charter sign --merge {path.name}`."
             ),
-            "Next: `collegium node start`.",
+            start_step(home, charter),
         ]
     return [
         f"Still to sign: {', '.join(missing)}.",
@@ -211,7 +247,7 @@ def warnings(charter: "Charter") -> list[str]:
     if tolerated(count, model) == 0:
         least = 4 if model == "byzantine" else 3
         texts.append(
-            f"with {count} members under {model!r} no lost member can be spared: rounds wait for everybody"
+            f"with {count} members under {model!r} no lost member can be spared: every decision needs all their votes"
             f" (from {least} members on, one can be)"
         )
     if count < MIN_ROBUST and any(spec.rule != "mean" and not spec.is_statistic for spec in charter.components):

@@ -80,12 +80,7 @@ def init(
             f"note: {', '.join(addresses)} can be dialled from this machine only. For members on other machines set"
             f" listen and advertise in {node_home.config}."
         )
-    if chosen.data.path is not None and chosen.learning.lot_size < 1:
-        say(
-            f"note: without --lot-size this node cannot train. Set lot_size under [learning] in {node_home.config} to"
-            " the sample rate (in the model file; `charter show` prints it) times the number of students that you"
-            " expect."
-        )
+    note_lot(chosen, node_home.config)
     emit(
         result,
         as_json,
@@ -104,6 +99,15 @@ def init(
             ],
         ),
     )
+
+
+def note_lot(chosen: "Config", path: Path) -> None:
+    """Say that a node with data cannot train without a lot size."""
+    if chosen.data.path is not None and chosen.learning.lot_size < 1:
+        say(
+            f"note: without --lot-size this node cannot train. Set lot_size under [learning] in {path} to the sample"
+            " rate (in the model file; `charter show` prints it) times the number of students that you expect."
+        )
 
 
 def chosen_config(

@@ -10,9 +10,11 @@ import typer
 from ..crypto.errors import CollegiumError, RefusedError, UsageError
 from ..crypto.fingerprint import fingerprint
 from ..protocol.bounds import MAX_STUDENTS
+from . import review as reviewing
 from .entering import Entering, check_home
 from .files import check_new, write_new
-from .init import chosen_config
+from .founding import check_fit, lot_step
+from .init import chosen_config, note_lot
 from .options import (
     ForceOption,
     HomeOption,
@@ -29,6 +31,7 @@ from .read import public_key
 
 if TYPE_CHECKING:
     from ..node.home.paths import Home
+    from ..protocol.charter import Charter
     from ..protocol.membership import Invitation
 
 
@@ -112,7 +115,7 @@ def join(
         list[str] | None, typer.Option(metavar="MULTIADDR", help="What others dial, for a new directory.")
     ] = None,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Apply even if others cannot dial this node: it dials them.")
+        bool, typer.Option("--anyway", help="Go on even if others cannot dial this node, or its data do not fit.")
     ] = False,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data folder, for a new directory.")] = None,
     lot_size: Annotated[float, typer.Option(min=0, max=MAX_STUDENTS, help="As for `init`, for a new directory.")] = 0.0,
@@ -177,7 +180,11 @@ def join(
     if not as_json:
         say(f"asking {invited.author.hex()[:16]} at {invited.addresses[0]} …")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))  # stdout is for the answer
-    charter_bytes, state = apply(invited, identity, title, addresses)
+
+    def fits(charter: "Charter") -> None:
+        check_fit(reviewing.here(place, charter), anyway=anyway)
+
+    charter_bytes, state = apply(invited, identity, title, addresses, fits)
     charter = check_charter(charter_bytes, invited)
     write_atomic(place.charter, charter_bytes)
     joining.save(place, joining.Joining(title, invited.author, _of_member(invited)))
@@ -211,7 +218,8 @@ def join(
         )
         if state != "refused":
             set_data = "" if config.data.path else "set [data] path in config.toml if you have data, then "
-            out.print(f"next: {set_data}`collegium node start`: it waits to be let in")
+            lot = lot_step(place, charter)
+            out.print(f"next: {set_data}{lot}`collegium node start`: it waits to be let in")
 
     emit(result, as_json, people)
     if state == "refused":
@@ -242,6 +250,8 @@ def _of_member(invited: "Invitation") -> tuple[str, ...]:
 
 
 def _text(invitation: str) -> str:
+    if not invitation.strip():
+        raise UsageError("the invitation is empty", "Paste the whole text that the member sent, or name its file.")
     if invitation.startswith(("collegium:", "collegium-founding:")):
         return invitation
     path = Path(invitation)
@@ -290,3 +300,4 @@ def _make(
     keys.create(place, read_passphrase(passphrase_file))
     if not place.config.exists():
         settings.create(place.config, chosen)
+    note_lot(chosen, place.config)

@@ -292,7 +292,7 @@ def show(out: "Console", node: "NodeStatus", *, silent: bool = False) -> None:
             + (
                 f"tolerates {federation['tolerated_losses']} lost"
                 if federation["tolerated_losses"] or federation["members"] == 1
-                else "none can be spared: rounds wait for all"
+                else "none can be spared: every decision needs the votes of all"
             ),
         ),
         (

@@ -92,7 +92,7 @@ def review(charter: "Charter", signed: "SignedCharter", place: "Home | None" = N
         "bytes_a_day": sum(days) if days else None,
         "bytes_planned_rounds": once + learning.planned_rounds * a_round,
         "bytes_recovery_rounds": RECOVERY_ROUNDS * a_round,
-        "here": None if place is None else _here(place, charter),
+        "here": None if place is None else here(place, charter),
         "privacy": [
             {
                 "modality": modality.name,
@@ -166,7 +166,8 @@ def examine(
 ) -> dict[str, Any]:
     """Check that this home can be a member under a charter, and return its review, `printed` before it is signed.
 
-    Raises RefusedError unless `anyway`; UsageError for a config.toml that cannot be read.
+    Raises RefusedError unless `anyway`, also where the data folder does not fit. Raises UsageError for a config.toml
+    that cannot be read.
     """
     founding.check_addresses(charter.members, anyway=anyway)
     founding.check_policy(place, charter, anyway=anyway)
@@ -174,6 +175,7 @@ def examine(
     result = review(charter, signed, place) | {"quiet_hours": of_home(place, charter)}
     if printed:
         show(console(), result)
+    founding.check_fit(result["here"], anyway=anyway)
     return result
 
 
@@ -269,29 +271,44 @@ def _show_leaves(out: "Console", result: dict[str, Any], count: int) -> None:
     )
 
 
-def _here(place: "Home", charter: "Charter") -> dict[str, Any] | None:
+def here(place: "Home", charter: "Charter") -> dict[str, Any] | None:
     """Return which columns of this home's data folder are read, or why that is not known; None without a home."""
     from ..node.data.feeds import house_columns
     from ..node.data.manifest import read_manifest
     from ..node.home import config as settings
+    from ..node.home.declared import charter_misfits
 
     if not place.config.exists():
         return None
-    folder = settings.load(place.config).data.path
-    here: dict[str, Any] = {"folder": None if folder is None else str(folder), "columns": None, "why": ""}
+    config = settings.load(place.config)
+    folder = config.data.path
+    found: dict[str, Any] = {
+        "folder": None if folder is None else str(folder),
+        "columns": None,
+        "why": "",
+        "misfits": [],
+    }
     if folder is None:
-        return here | {"why": "this home names no data folder ([data] path in config.toml), so it feeds nothing"}
+        return found | {"why": "this home names no data folder ([data] path in config.toml), so it feeds nothing"}
     try:
-        return here | {"columns": house_columns(read_manifest(folder), charter.learning)}
+        columns = house_columns(read_manifest(folder), charter.learning)
+        return found | {"columns": columns, "misfits": charter_misfits(config, charter)}
     except OperatorError as error:
-        return here | {"why": f"not known: {error.message}"}
+        return found | {"why": f"not known: {error.message}"}
 
 
 def _show_here(out: "Console", here: dict[str, Any]) -> None:
+    from ..node.data.fits import MEND
+
     columns = here["columns"]
     if columns is None:
         prose(out, f"{here['why'][:1].upper()}{here['why'][1:]}.")
         return
+    if here["misfits"]:
+        prose(out, "This data folder does NOT fit the charter: this node could not train on it.")
+        for misfit in here["misfits"]:
+            prose(out, f"- {misfit}")
+        prose(out, MEND)
     rows = [(f"{feed['what']} {feed['name']}", feed["file"], _listed(feed["columns"])) for feed in columns["feeds"]]
     table(out, ("it is", "from", "columns"), rows, empty="Nothing of this data folder is read under this charter.")
     apart = f" {', '.join(columns['keys'])}: only to tell records and students apart." if columns["keys"] else ""

@@ -11,6 +11,11 @@ from .arrays import Dataset, ModalityArray
 from .entries import Manifest
 from .layout import Layout, described, difference, guess, layout_digest, modality_layout, task_layout
 
+MEND = (
+    "Compare this dataset.toml with the founder's: declare the same columns, levels, bounds, times and classes, in the"
+    " same order, as the other members do."
+)
+
 
 def reads_of(
     manifests: Sequence[Manifest],
@@ -66,7 +71,9 @@ def check_fit(
     """Compare data and what their dataset.toml declare with the charter. Raises UsageError."""
     check_shapes(sets, learning, specs, reads)
     for manifest in manifests:
-        _check_layouts(manifest, learning, specs, reads)
+        misfits = layout_misfits(manifest, learning, specs, reads)
+        if misfits:
+            raise UsageError("; ".join(misfits), MEND)
 
 
 def check_shapes(
@@ -115,29 +122,62 @@ def check_shapes(
             raise UsageError(f"{head} has {outputs} outputs, a {task.kind} task of {task.classes} {task.outputs}")
 
 
-def _check_layouts(manifest: Manifest, learning: Learning, specs: Collection[str], reads: Collection[str]) -> None:
-    """Compare what dataset.toml declares with the layouts that the charter states. Raises UsageError."""
+def declared_misfits(
+    manifest: Manifest, learning: Learning, specs: Collection[str], reads: Collection[str]
+) -> list[str]:
+    """Return where a dataset.toml does not fit the charter, a sentence each: all of `check_fit` that needs no data."""
+    kinds = {m.name: m.kind for m in learning.modalities if m.name in reads}
+    texts = [
+        f"modality {entry.name!r} is {entry.kind} in {manifest.folder}, in the charter {kinds[entry.name]}"
+        for entry in manifest.modalities
+        if kinds.get(entry.name, entry.kind) != entry.kind
+    ]
+    bare = {m.name: m.width for m in learning.modalities if m.name in reads and not m.layout}
+    for entry in manifest.modalities:
+        width, wanted = sum(column.width for column in entry.columns), bare.get(entry.name)
+        if wanted is not None and entry.kind == kinds[entry.name] == "tabular" and width != wanted:
+            where = f"of {width} features in {manifest.folder}, in the charter of {wanted}"
+            texts.append(f"modality {entry.name!r} is {where}: columns or levels differ")
+    tasks = {task.name: task for task in learning.tasks if task.carrier in specs}
+    for own in manifest.tasks:
+        task = tasks.get(own.name)
+        classes = len(own.classes)
+        if task is not None and (own.kind != task.kind or (classes and classes != task.classes)):
+            here = f"{own.kind}{f' of {classes} classes' if classes else ''} in {manifest.folder}"
+            texts.append(f"task {own.name!r} is {here}, in the charter {task.kind} of {task.classes}")
+    told = {text.partition(" is ")[0] for text in texts}
+    return texts + [
+        text for text in layout_misfits(manifest, learning, specs, reads) if text.partition(" is ")[0] not in told
+    ]
+
+
+def layout_misfits(manifest: Manifest, learning: Learning, specs: Collection[str], reads: Collection[str]) -> list[str]:
+    """Return where what dataset.toml declares has another layout than the charter states, a sentence each."""
     stated = {f"modality {m.name!r}": m.layout for m in learning.modalities if m.name in reads}
     stated |= {f"task {task.name!r}": task.layout for task in learning.tasks if task.carrier in specs}
     here = {f"modality {entry.name!r}": modality_layout(entry) for entry in manifest.modalities}
     here |= {f"task {task.name!r}": task_layout(task) for task in manifest.tasks}
-    for what, wanted in sorted(stated.items()):
-        own = here.get(what)
-        if not wanted or own is None or layout_digest(own) == wanted:
-            continue
-        raise UsageError(
-            f"{what} is declared otherwise in {manifest.folder} than the charter states: {_differences(own, wanted)}",
-            "Declare the same columns, levels, bounds, times and classes in dataset.toml, in the same order, as the"
-            " other members do.",
-        )
+    widths = {f"modality {m.name!r}": m.width for m in learning.modalities if m.kind in {"tabular", "series"}}
+    own_widths = {f"modality {e.name!r}": sum(c.width for c in e.columns) for e in manifest.modalities}
+    return [
+        f"{what} is declared otherwise in {manifest.folder} than in the charter:"
+        f" {_differences(own, wanted, own_widths.get(what, 0), widths.get(what))}"
+        for what, wanted in sorted(stated.items())
+        if wanted and (own := here.get(what)) is not None and layout_digest(own) != wanted
+    ]
 
 
-def _differences(own: Layout, wanted: bytes) -> str:
+def _differences(own: Layout, wanted: bytes, width: int, charter_width: int | None) -> str:
     expected = guess(own, wanted)
     if expected is not None:
         return f"here and in the charter {difference(own, expected)}"
-    here, there = layout_digest(own).hex()[:16], wanted.hex()[:16]
-    return f"here {described(own)}, of digest {here}, in the charter one of digest {there}"
+    text = f"here {described(own)}; the charter has only a digest of its own, which is another"
+    if charter_width is None or not width:
+        return text
+    if charter_width == width:
+        return f"{text}, of as many features ({width}): so a name, a bound or a level's spelling differs"
+    more = "fewer" if charter_width < width else "more"
+    return f"{text}, of {charter_width} features, {more} than the {width} here: so a column or a level is {more}"
 
 
 def _fits(charter: Modality, array: ModalityArray) -> None:

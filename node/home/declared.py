@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...protocol.charter import Charter
+from ...protocol.learning import Learning
 from ..data.arrays import Dataset
-from ..data.fits import check_fit, reads_of
+from ..data.entries import Manifest
+from ..data.fits import check_fit, declared_misfits, reads_of
 from ..data.manifest import read_manifest
 from .config import Config
 from .policies import declared_students, parts_here
@@ -47,6 +49,29 @@ def data_warnings(config: Config, charter: Charter, subjects: int, labels: Mappi
         if not count and name in wanted
     ]
     return warnings
+
+
+def charter_misfits(config: Config, charter: Charter) -> list[str]:
+    """Return where the home's dataset.toml does not fit the charter, a sentence each; no table is read.
+
+    Raises OperatorError for a dataset.toml or configuration that cannot be read.
+    """
+    folder = config.data.path
+    if folder is None or config.learning.learner:
+        return []
+    manifest, parts = read_manifest(folder), parts_here(config, charter)
+    learning, names = charter.learning, set(parts.held)
+    reads = {modality.name for modality in learning.modalities} - set(parts.withheld)
+    shared = {entry.name for entry in manifest.modalities} & {modality.name for modality in learning.modalities}
+    if not shared or not {entry.name for entry in manifest.tasks} & {task.name for task in learning.tasks}:
+        ours, theirs = _named(manifest), _named(learning)
+        return [f"nothing of {folder} is learned from: it has {ours}, the charter {theirs}"]
+    return declared_misfits(manifest, learning, names, reads)
+
+
+def _named(what: Manifest | Learning) -> str:
+    modalities, tasks = (", ".join(one.name for one in many) or "none" for many in (what.modalities, what.tasks))
+    return f"modalities {modalities} and tasks {tasks}"
 
 
 def check_folder(config: Config, charter: Charter, folder: Path, data: Dataset) -> None:

@@ -1,6 +1,6 @@
 """A candidate at a member's token_key: it fetches the charter and hands in its application."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -26,23 +26,34 @@ _REFUSED = {
 }
 
 
-def apply(invitation: Invitation, identity: Identity, name: str, addresses: Sequence[str]) -> tuple[bytes, str]:
+def apply(
+    invitation: Invitation,
+    identity: Identity,
+    name: str,
+    addresses: Sequence[str],
+    agree: Callable[[Charter], None] = lambda _: None,
+) -> tuple[bytes, str]:
     """Hand in an application by this invitation; return the charter file's bytes and the application's state.
 
-    The answering node proves that it has the key of the member that signed the invitation. Raises UnreachableError,
-    RefusedError with advice, CorruptError if the charter is not the invitation's.
+    `agree` sees the charter before the application leaves, and may raise. The answering node proves that it has the key
+    of the member that signed the invitation. Raises UnreachableError, RefusedError with advice, CorruptError if the
+    charter is not the invitation's.
     """
-    return trio.run(_apply, invitation, identity, name, tuple(addresses))
+    return trio.run(_apply, invitation, identity, name, tuple(addresses), agree)
 
 
 async def _apply(
-    invitation: Invitation, identity: Identity, name: str, addresses: tuple[str, ...]
+    invitation: Invitation,
+    identity: Identity,
+    name: str,
+    addresses: tuple[str, ...],
+    agree: Callable[[Charter], None],
 ) -> tuple[bytes, str]:
     config = NetworkConfig(seed=invitation.token, listen=("/ip4/127.0.0.1/tcp/0",), topic="join")
     async with open_network(config, Callbacks(lambda key: key == invitation.author)) as network:
         await connect(network, invitation)
         data = invitation.charter or (await _ask(network, invitation, JoinRequest("charter", b""))).charter
-        check_charter(data, invitation)
+        agree(check_charter(data, invitation))
         token_key = Identity.from_seed(invitation.token).public_key
         application = Application(
             invitation.federation, identity.public_key, name, addresses[:8], token_digest(token_key)

@@ -4,7 +4,8 @@ No vote changes a member's policy or budget. A component that opens downstream o
 cost more of that modality's ε, so the same budget lasts for fewer rounds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from ...protocol.charter import Charter
 from ...protocol.claims import effective_noise
@@ -14,16 +15,21 @@ from .shapes_charter import Exposure
 
 
 def exposures(
-    before: Charter, after: Charter, engaged: tuple[Sequence[str], Sequence[str]], policies: Sequence[governing.InForce]
+    before: Charter,
+    after: Charter,
+    engaged: tuple[Sequence[str], Sequence[str]],
+    policies: Sequence[governing.InForce],
+    spent: Mapping[str, int] = MappingProxyType({}),
 ) -> list[Exposure]:
     """Return what changes for each modality that is trained on here; `engaged` are the components before and after.
 
-    `policies` are those in force here under the charter after.
+    `policies` are those in force here under the charter after, `spent` each modality's ε so far in thousandths.
     """
     opened = after.specs.keys() - before.specs.keys()
     refused = governing.refused(after, policies, engaged[1], opened)
     kept = [name for name in engaged[1] if name not in refused]
     shown: list[Exposure] = []
+    share = after.learning.recovery_share
     for policy in policies:
         sides = [_side(charter, policy, names) for charter, names in ((before, engaged[0]), (after, kept))]
         if sides[0] == sides[1] and not refused:
@@ -38,6 +44,8 @@ def exposures(
                 "noise_after": noise_after,
                 "epsilon_before": epsilon,
                 "epsilon_after": epsilon_after,
+                "spent": spent.get(policy.modality, 0) / 1000,
+                "limit": policy.epsilon * (MILLION - share) // MILLION / 1000 if policy.policy == "dp" else None,
                 "budget": policy.epsilon / 1000 if policy.policy == "dp" else None,
                 "refused_here": {name: why for name, why in refused.items() if policy.modality in why},
             }

@@ -45,5 +45,7 @@ class Exposure(TypedDict):
     noise_after: float | None
     epsilon_before: float | None
     epsilon_after: float | None
+    spent: float
+    limit: float | None  # the budget without what is kept for recovery: planned rounds spend no more
     budget: float | None
     refused_here: dict[str, str]

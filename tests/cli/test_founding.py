@@ -40,6 +40,28 @@ def at_a_terminal() -> Iterator[Callable[..., Terminal]]:
         process.kill()
 
 
+MARKS = """format = 1
+[unit]
+subject = "pupil"
+table = "marks"
+[tables.marks]
+path = "marks.csv"
+key = "pupil"
+[[modality]]
+name = "marks"
+kind = "tabular"
+columns = [{ name = "hours", low = 0, high = 40 }]
+[[task]]
+name = "grade"
+kind = "binary"
+column = "result"
+positive = ["pass"]
+[split]
+share = 0.5
+salt = "x"
+"""
+
+
 def three(federation: Federation) -> tuple[School, School, School]:
     north, east, west = (federation.init(name, None) for name in ("north", "east", "west"))
     return north, east, west
@@ -86,10 +108,20 @@ def test_one_that_never_comes_is_left_out(found: Callable[[], Federation]) -> No
     federation = found()
     north, east, west = three(federation)
     founder, given = found_by(federation, north, "--invite", "east", "--invite", "west")
-    in_the_east = federation.go(east, "join", given["east"], "--yes", "--json")
+    config, folder = east.home / "config.toml", federation.root / "marks"
+    folder.mkdir()
+    (folder / "dataset.toml").write_text(MARKS)
+    before = config.read_text()
+    unfitting = before.replace('path = ""', f'path = "{folder}"').replace('policy = "dp"', 'policy = "open"')
+    config.write_text(unfitting)
+    unfit = federation.go(east, "join", given["east"], "--yes", "--json")
     founder.until(lambda: states(founder).get("east") == "joined", "the first")
     founder.end(130, interrupt=True)
     founder = federation.go(north, *FOUND, "--yes", "--json", "--without", "west")
+    refused = " ".join(unfit.end(5).out.split())
+    assert "it has modalities marks and tasks grade, the charter modalities image and tasks digit" in refused
+    config.write_text(before)
+    in_the_east = federation.go(east, "join", given["east"], "--yes", "--json")
     founder.end()
     assert {m["name"] for m in in_the_east.end().value["members"]} == {"north", "east"}
     late = west.command("join", given["west"], code=4)  # nobody is there any more

@@ -145,6 +145,52 @@ def test_a_review_names_the_columns_of_this_house(run: "Run", tmp_path: Path) ->
     assert run("charter", "review", home / "charter.bin", "--home", tmp_path / "nobody", "--json").value["here"] is None
 
 
+def test_a_charter_that_the_data_folder_does_not_fit_is_not_signed(run: "Run", tmp_path: Path) -> None:
+    home, folder, model = tmp_path / "a", tmp_path / "data", tmp_path / "model.toml"
+    member = node(run, tmp_path, "a", 4001)["member"]
+    folder.mkdir()
+    (folder / "dataset.toml").write_text(DATA)
+    (folder / "marks.csv").write_text("pupil,student,hours,town,visits,result,gender\np,s,1,north,1,pass,f\n")
+    model.write_text(run("charter", "model", folder).out)
+    words = ("--name", "t", "--no-dp", "--model", model, "--member", member, "--anyway")
+    assert run("charter", "create", "--home", home, *words).code == 0
+    config = f'[data]\npath = "{folder}"\n[privacy]\npolicy = "open"\n'
+    (home / "config.toml").write_text(config)
+    for old, new, told in (
+        (
+            "high = 40 }, {",
+            "high = 50 }, {",
+            "of as many features (4): so a name, a bound or",
+        ),
+        ('"north", "south"', '"north", "south", "east"', "of 4 features, fewer than the 5 here"),
+        ('"north", "south"', '"south", "north"', "here and in the charter columns 'town' levels: south, north; north,"),
+        ('kind = "binary"', 'kind = "ordinal"', "task 'grade' is ordinal of 2 classes in"),
+        ('name = "table"\nkind = "tabular"', 'name = "table"\nkind = "text"', "modality 'table' is text in"),
+        ('name = "grade"', 'name = "mark"', "it has modalities table, clicks and tasks mark, the charter"),
+    ):
+        changed = DATA.replace(old, new)
+        assert changed != DATA
+        if "ordinal" in new:
+            changed = changed.replace('positive = ["pass"]', 'classes = ["fail", "pass"]')
+        if "text" in new:
+            columns = '[{ name = "hours", low = 0, high = 40 }, { name = "town", levels = ["north", "south"] }]'
+            changed = changed.replace(columns, '["hours"]')
+        (folder / "dataset.toml").write_text(changed)
+        refused = run("charter", "sign", "--home", home, "--yes")
+        text = " ".join(refused.err.split())
+        assert (refused.code, told in text) == (5, True), text
+        assert "with the founder's, mend the one that is wrong, and run the same command again" in text
+        screen = " ".join(run("charter", "review", "--home", home).out.split())
+        assert "does NOT fit the charter" in screen
+        assert told in screen
+        assert not run("charter", "verify", "--home", home, "--json").value["members"][0]["signed"]
+    assert run("charter", "sign", "--home", home, "--yes", "--anyway").code == 0
+    (folder / "dataset.toml").write_text(DATA)
+    signed = run("charter", "sign", "--home", home, "--yes")
+    assert (signed.code, "to 0.1 times the number of students" in " ".join(signed.out.split())) == (0, True), signed
+    assert "NOT fit" not in run("charter", "review", "--home", home).out
+
+
 def test_a_review_warns_of_what_its_author_was_warned_of(run: "Run", tmp_path: Path) -> None:
     """Noise against gradients, by the number of students that this house declares."""
     home, model = tmp_path / "a", tmp_path / "model.toml"

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
+from collegium.cli.effects import show_own
 from collegium.crypto.identity import Identity
 from collegium.node.privacy import policy
 from collegium.node.views.exposure import exposures
@@ -44,7 +46,18 @@ def test_a_second_head_with_noise_costs_more_and_says_how_much(charter: Charter)
     assert shown["epsilon_before"] is not None
     assert shown["epsilon_after"] is not None
     assert 0 < shown["epsilon_before"] < shown["epsilon_after"] < 8
-    assert (shown["budget"], shown["refused_here"]) == (8.0, {})
+    assert (shown["spent"], shown["limit"], shown["budget"], shown["refused_here"]) == (0, 8.0, 8.0, {})
+    (little,) = exposures(charter, after, ((OLD,), (OLD, NEW)), policy.of_charter(after), {"made-up": 5500})
+    screen = Console(width=200)
+    for told, seen in (
+        (shown, "ε 0 is spent so far; planned rounds may spend 8 of this node's 8."),
+        (little, "ε 5.5 is spent so far"),
+        (shown | {"spent": 8.0}, "So this node trains in no planned round any more."),
+        (shown | {"epsilon_after": 9.0}, "All planned rounds would cost 9: this node trains with more noise, or stops"),
+    ):
+        with screen.capture() as captured:
+            show_own(screen, [told])
+        assert seen in " ".join(captured.get().split())
 
 
 def test_a_head_that_the_own_policy_refuses_changes_nothing_and_is_named(charter: Charter) -> None:

@@ -162,7 +162,7 @@ OTHERWISE = {
         '{ name = "n", low = 0, high = 9 }', '{ name = "m", low = 0, high = 9 }', "'clicks'",
     ),
     "other bounds": (
-        "low = -1, high = 1", "low = 0, high = 1", r"modality 'table' .*low 0.0.* in the charter one of digest",
+        "low = -1, high = 1", "low = 0, high = 1", r"modality 'table' .*low 0.0.* only a digest .* as many features",
     ),
     "other times": ('time = "day"', 'time = "day"\nuntil = 2', r"modality 'clicks' .* until: 2.0"),
     "what counts as positive": ('positive = "1"', 'positive = "0"', r"task 'pass' .* positive: 0"),
@@ -181,7 +181,7 @@ def test_a_folder_that_means_something_else_by_the_same_width_is_refused(
     with pytest.raises(UsageError, match=message) as error:
         opened(charter, folder)
     assert str(folder) in error.value.message
-    assert "Declare the same" in error.value.advice
+    assert "declare the same" in error.value.advice
     # A charter that states nothing, as before: only counts and widths are compared.
     learning = charter.learning
     silent = replace(
