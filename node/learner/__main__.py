@@ -1,9 +1,9 @@
 """`python -m collegium.node.learner`: a learner worker (serve.py), or the helper of one (crew.py)."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
-from shutil import rmtree
 
 from .serve import main
 from .worker import Worker
@@ -17,12 +17,11 @@ def _main() -> int:
     asked = options.parse_args()
     if asked.of == 1:
         return main(Worker())
-    from .parallel import Team, join  # noqa: PLC0415  # torch
+    parent = os.getppid()
+    from .parallel import Team, end_with, join  # noqa: PLC0415  # torch
 
-    try:
-        return main(Worker(join(Team(asked.rank, asked.of), asked.meeting)))
-    finally:
-        rmtree(asked.meeting.parent, ignore_errors=True)  # a leader that is killed, as daemons do, leaves it behind
+    end_with(parent)
+    return main(Worker(join(Team(asked.rank, asked.of), asked.meeting)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 A helper is a learner worker as well: it reads requests from its own standard input. The leader passes on each `Open`,
 `Respec` and `Train`. A helper that fails in a training run ends, since the others wait for its sums; then the leader
-ends, too, and the daemon starts it again. When the leader ends, its helpers' input does, and so do they.
+ends, too, and the daemon starts it again. When the leader ends, its helpers' input does, and so do they; on Linux the
+kernel kills them, even those that are stopped.
 """
 
 from collections.abc import Iterator
@@ -25,11 +26,12 @@ class Crew:
         from .parallel import Team, join  # noqa: PLC0415  # torch
 
         self._stack = ExitStack()
-        meeting = Path(self._stack.enter_context(TemporaryDirectory(prefix="collegium-"))) / "meeting"
-        command = [*BUILT_IN, "--of", str(size), "--meeting", str(meeting), "--rank"]
-        self._workers = [self._stack.enter_context(process([*command, str(rank)])) for rank in range(1, size)]
+        with TemporaryDirectory(prefix="collegium-") as folder:
+            meeting = Path(folder) / "meeting"
+            command = [*BUILT_IN, "--of", str(size), "--meeting", str(meeting), "--rank"]
+            self._workers = [self._stack.enter_context(process([*command, str(rank)])) for rank in range(1, size)]
+            self.team = join(Team(0, size), meeting)
         self._pool = self._stack.enter_context(ThreadPoolExecutor(size))
-        self.team = join(Team(0, size), meeting)
 
     def ask(self, request: Asks[Any]) -> None:
         """Let all helpers answer a request. Raises the first one's OperatorError."""

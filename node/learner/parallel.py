@@ -14,8 +14,11 @@ torch.distributed carries the arrays: gloo on processors, over the loopback inte
 of its own.
 """
 
+import ctypes
 import os
+import signal
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +32,7 @@ from torch import distributed
 
 Floats = npt.NDArray[np.float64]
 Scalar = TypeVar("Scalar", np.int64, np.float64)
+PR_SET_PDEATHSIG = 1
 PATIENCE = timedelta(days=1)  # for the slowest part of one step
 
 
@@ -91,4 +95,13 @@ def join(team: Team, meeting: Path) -> Team:
         world_size=team.size,
         timeout=PATIENCE,
     )
+    distributed.barrier()  # all have read the file, and it may go
     return team
+
+
+def end_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, also while it is stopped (prctl(2); Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before
+            sys.exit(1)
