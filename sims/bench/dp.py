@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ...crypto.errors import OperatorError
-from .rows import Row, at_most
+from .rows import Row, at_least, at_most
 
+CACHED = 3.0
 GHOST, HOOKS = 1.5, 6.0  # goals (design.md section 13): where all gradients are of linear layers, and elsewhere
 TITLES = {
     "linear": ("tables and steps, linear and attention, 200 students", GHOST),
@@ -20,11 +22,7 @@ TITLES = {
 
 def measure(quick: bool) -> Sequence[Row]:
     """Time the learner's own step in a process of its own, with one thread, or on the GPU if there is one."""
-    command = [sys.executable, "-P", "-m", "collegium.node.learner.audit.timing", "2" if quick else "40"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
-    if done.returncode:
-        raise OperatorError(f"the learner could not be timed: {(done.stderr.splitlines() or ['it said nothing'])[-1]}")
-    measured = json.loads(done.stdout.splitlines()[-1])
+    measured = _timed("timing", 2 if quick else 40)
     rows = []
     for name, (title, goal) in TITLES.items():
         ms = {kind: seconds * 1e3 for kind, seconds in measured["models"][name].items()}
@@ -39,4 +37,18 @@ def measure(quick: bool) -> Sequence[Row]:
                 "report",
             )
         )
-    return rows
+    ms = {kind: seconds * 1e3 for kind, seconds in _timed("writing_time", 1 if quick else 20).items()}
+    what = "LoRA on 2 of 12 layers of a small Llama that writes, 16 students, ms"
+    return [
+        *rows,
+        at_most(f"DP step, {what}, against plain SGD", ms["dp"], ms["plain"], GHOST),
+        at_least("  without the cache of hidden states, against with it", ms["uncached"], ms["dp"], CACHED),
+    ]
+
+
+def _timed(module: str, repeats: int) -> dict[str, Any]:
+    command = [sys.executable, "-P", "-m", f"collegium.node.learner.audit.{module}", str(repeats)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+    if done.returncode:
+        raise OperatorError(f"the learner could not be timed: {(done.stderr.splitlines() or ['it said nothing'])[-1]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))

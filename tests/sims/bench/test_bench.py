@@ -26,7 +26,9 @@ def rows_of(capsys: pytest.CaptureFixture[str], name: str) -> list[dict[str, Any
 
 @pytest.mark.soak
 def test_a_dp_step_is_set_beside_a_plain_one_and_opacus(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = rows_of(capsys, "dp")
+    *rows, writes, uncached = rows_of(capsys, "dp")
+    assert (writes["goal"], uncached["goal"]) == ("≤ 1.5 ×", "≥ 3 ×")
+    assert uncached["reference"] == writes["ours"] > 0
     assert len(rows) == 2 * len(dp.TITLES)
     for ours, opacus in zip(rows[::2], rows[1::2], strict=True):
         assert ours["reference"] == opacus["reference"] > 0
