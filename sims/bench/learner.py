@@ -14,7 +14,7 @@ from statistics import median
 from rich.console import Console
 
 from ...crypto.errors import UsageError
-from ...node.blueprint.parts import encoder, head
+from ...node.blueprint.parts import adapter, encoder, head
 from ...node.blueprint.presets import preset
 from ...node.blueprint.recipe import NO_SEED, Budget, Recipe, charter_parts
 from ...node.data.importers.common import Options
@@ -59,7 +59,7 @@ def measure(quick: bool) -> Sequence[Row]:
     """Measure each in turn; anything missing here (texts' encoder, OULAD) is left out with a message."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="collegium-bench-") as folder:
-        for part in (_start, _texts, _round):
+        for part in (_start, _texts, _adapted, _round):
             try:
                 rows += part(Path(folder), quick)
             except UsageError as error:
@@ -129,6 +129,37 @@ def _texts(folder: Path, quick: bool) -> list[Row]:
                 times[state].append(time.perf_counter() - begun)
     figure = f"{count} texts of 50 words embedded by {TEXT_MODEL}, from the cache, s on {device}, against no cache"
     return [_row_against(figure, median(times["cached"]), median(times["empty"]))]
+
+
+def _adapted(folder: Path, quick: bool) -> list[Row]:
+    """Train an adapter of a text model, on one process, on two, and the head alone, as a weak machine does."""
+    where = find(TEXT_MODEL, {})
+    modality = Modality("essay", "text", dimensions(where).hidden, 1, (Pretrained(TEXT_MODEL, weights_digest(where)),))
+    task = Task("pass", "binary", 2, ("essay",))
+    lora = adapter(modality, where, "lora-core", 8, ("query", "value"))
+    parts = (encoder(modality, 8, "pair-tanh", features=64), head(task, 8), lora)
+    recipe = Recipe((modality,), (task,), parts, 300, 2, 200_000, MILLION, MILLION, MILLION, 16)
+    specs, learning = charter_parts(recipe, None, min_updates=1)
+    opening = _open("", _essays(folder / "adapted", QUICK_TEXTS if quick else TEXTS), specs, learning)
+    heads = [spec for spec in specs if spec.name == "head/pass"]
+    seconds: dict[str, list[float]] = {"whole": [], "two": [], "head": []}
+    memory: dict[str, float] = {}
+    with ExitStack() as stack:
+        workers = {kind: stack.enter_context(process()) for kind in seconds}
+        for kind, worker in workers.items():
+            device = worker.ask(replace(opening, processes=2 if kind == "two" else 1)).device
+        for _ in range(1 if quick else 3):
+            for kind, worker in workers.items():
+                begun = time.perf_counter()
+                worker.ask(_train("", heads if kind == "head" else specs, learning, 100.0))
+                seconds[kind].append(time.perf_counter() - begun)
+                memory[kind] = _peak(worker.pid) / 1e6
+    whole, what = median(seconds["whole"]), f"a training run with an adapter on {TEXT_MODEL}, s on {device}"
+    return [
+        _row_against(f"{what}, over 2 processes against 1", median(seconds["two"]), whole),
+        _row_against("the head of that model alone, s, against all of it", median(seconds["head"]), whole),
+        _row_against("the same, peak memory, MB", memory["head"], memory["whole"]),
+    ]
 
 
 def _round(folder: Path, quick: bool) -> list[Row]:
