@@ -50,6 +50,8 @@ def alarms(
     def people(out: Any) -> None:
         if test:
             out.print("the test message was taken")
+        if later := to_come(node_home):
+            out.print(f"note: {later}", soft_wrap=True)
         if not (to.command or to.webhook):
             out.print("no alarms: [alarm] in config.toml names no command and no webhook")
             return
@@ -65,6 +67,19 @@ def alarms(
             out.print("no problem lasts")
 
     emit(result, as_json, people)
+
+
+def to_come(home: "Home") -> str:
+    """Say that config.toml was written after the daemon that runs had started; "" if it was not."""
+    from ..node.home.lock import held_since
+
+    since = held_since(home)
+    try:
+        if since is None or home.config.stat().st_mtime_ns <= since:
+            return ""
+    except OSError:
+        return ""  # `doctor` says what is wrong
+    return "config.toml was written after the daemon had started: what changed in it counts from the next start."
 
 
 def _try(home: "Home", to: "Alarm", node: str) -> None:

@@ -1,7 +1,6 @@
 """`collegium charter`: found a federation, sign its charter, show the signatures."""
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -139,14 +138,12 @@ def model_(
     as_json: JsonOption = False,
 ) -> None:
     """Print a model file, to edit, for the modalities and tasks of data folders: `charter create --model` reads it."""
-    from ..node.blueprint.derive import model_toml
+    from ..node.blueprint.derive import TEXT_MODEL, TEXT_NOTE, model_toml
 
     text = model_toml(folders)
-
-    def as_it_is(_console: Any) -> None:
-        sys.stdout.write(text)
-
-    emit({"model": text}, as_json, as_it_is)
+    emit({"model": text}, as_json, lambda _console: typer.echo(text, nl=False))
+    if TEXT_MODEL in text:
+        say(TEXT_NOTE)
 
 
 app.command("amend")(amending.amend)

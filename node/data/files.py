@@ -259,10 +259,10 @@ class _Utf8(io.RawIOBase):
             raise workbook.FullError
         if not self._begun and chunk[:2] in _UTF16 and not self._entry.encoding.startswith("utf-16"):
             where = f"{self._entry.path} is UTF-16, not {self._entry.encoding.upper()}"
-            raise CorruptError(where, f'Save it as CSV UTF-8, or write encoding = "utf-16" in {_section(self._entry)}.')
+            raise CorruptError(where, _recode(self._entry, "utf-16"))
         if not self._begun and chunk.startswith(codecs.BOM_UTF8) and self._entry.encoding != "utf-8":
             where = f"{self._entry.path} is UTF-8, not {self._entry.encoding.upper()}"
-            raise CorruptError(where, f'Write encoding = "utf-8" in {_section(self._entry)}, or save it as declared.')
+            raise CorruptError(where, _recode(self._entry, "utf-8"))
         if self.count is not None:
             self.count.feed(chunk)
         text = self._decoder.decode(chunk, final=not chunk)
@@ -301,7 +301,14 @@ def _section(entry: TableEntry) -> str:
     return f"[tables.{entry.name}] of dataset.toml"
 
 
-def _recode(entry: TableEntry) -> str:
+def _recode(entry: TableEntry, found: str = "") -> str:
+    """Return what to do with a file in another encoding than the declared one: the one that was `found`, if any."""
+    if entry.given:
+        return f"Save it in {entry.encoding.upper()}, as {_section(entry)} declares, and leave dataset.toml as it is."
+    if found == "utf-8":
+        return f'Write encoding = "utf-8" in {_section(entry)}, or save it as declared.'
+    if found:
+        return f'Save it as CSV UTF-8, or write encoding = "{found}" in {_section(entry)}.'
     if entry.encoding == "utf-8":
         return f'Save it as CSV UTF-8, or write encoding = "windows-1252" in {_section(entry)} if it is.'
     return f"Save it as CSV UTF-8, or correct encoding in {_section(entry)}."
@@ -310,7 +317,7 @@ def _recode(entry: TableEntry) -> str:
 def is_utf8(entry: TableEntry) -> tuple[str, str]:
     """Return what is wrong with a file in UTF-8 that is declared otherwise, and what to do."""
     what = f"{entry.path} is UTF-8, not {entry.encoding.upper()}: letters with accents are read wrong"
-    return what, f'Write encoding = "utf-8" in {_section(entry)}.'
+    return what, _recode(entry, "utf-8")
 
 
 def not_text(entry: TableEntry) -> tuple[str, str]:

@@ -55,6 +55,11 @@ def running(home: Home) -> int | None:
         os.close(descriptor)
 
 
+def held_since(home: Home) -> int | None:
+    """Return the time at which the daemon that runs in this directory took the lock, in ns of Unix time, or None."""
+    return home.lock.stat().st_mtime_ns if running(home) else None
+
+
 def _check_regular(home: Home, descriptor: int) -> None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise UsageError(f"{home.lock} is no regular file", "Remove it: the daemon makes its own.")

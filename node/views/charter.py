@@ -1,16 +1,18 @@
 """The charter in force: how it came to be what it is, and what one charter has otherwise than another (G10)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ...crypto.errors import UsageError
-from ...protocol.amendment import Limits, Recipe, amended
+from ...protocol.amendment import Changes, Limits, Recipe, amended
 from ...protocol.charter import Charter
-from ...protocol.components import ComponentSpec
+from ...protocol.components import MILLION, ComponentSpec
 from ..architectures import words
+from ..words import lasting
 from .context import Context
 from .shapes_charter import AmendmentShown, CharterHistory, Difference
 
-UNITS = {"round_deadline": "ms", "pace": "ms", "sample_rate": "millionths", "recovery_share": "millionths"}
+TIMES = {"round_deadline", "pace"}  # in milliseconds
+MILLIONTHS = {"sample_rate", "recovery_share"}
 
 
 def charter_at(context: Context, height: int | None) -> Charter:
@@ -64,15 +66,35 @@ def _differ(before: Charter, after: Charter) -> Iterator[tuple[str, str | None, 
                 yield f"{what} {name}", _part(old.get(name)), _part(new.get(name))
     for name in sorted(before.specs.keys() | after.specs.keys()):
         yield from _component(before, after, name)
-    for what, names in (("rules", Limits.__slots__), ("learning", Recipe.__slots__)):
-        old_part, new_part = getattr(before, what), getattr(after, what)
-        for name in names:
-            values = [f"{getattr(part, name)} {UNITS.get(name, '')}".rstrip() for part in (old_part, new_part)]
-            if values[0] != values[1]:
-                yield name, values[0], values[1]
+    yield from _numbers(before.rules, after.rules, Limits.__slots__)
+    yield from _numbers(before.learning, after.learning, Recipe.__slots__)
     for name in sorted({f.modality for f in before.learning.floors} & {f.modality for f in after.learning.floors}):
         if before.learning.floor(name) != after.learning.floor(name):
             yield f"floor of {name}", str(before.learning.floor(name)), str(after.learning.floor(name))
+
+
+def number_differences(before: Charter, changes: Changes) -> Iterator[tuple[str, str, str]]:
+    """Return the limits and the parts of the recipe that an amendment changes: name, before, after."""
+    for limits in changes.limits:
+        yield from _numbers(before.rules, limits, Limits.__slots__)
+    for recipe in changes.recipe:
+        yield from _numbers(before.learning, recipe, Recipe.__slots__)
+
+
+def _numbers(before: object, after: object, names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    for name in names:
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            yield name.replace("_", " "), _value(name, old), _value(name, new)
+
+
+def _value(name: str, value: object) -> str:
+    """Return a limit or a part of the recipe as the other commands say it."""
+    if type(value) is not int:
+        return str(value)
+    if name in TIMES:
+        return lasting(value / 1000)
+    return f"{value / MILLION:g}" if name in MILLIONTHS else str(value)
 
 
 def _component(before: Charter, after: Charter, name: str) -> Iterator[tuple[str, str | None, str | None]]:

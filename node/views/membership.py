@@ -11,6 +11,7 @@ from ...consensus.membership import OpenMotion, Outcome
 from ...crypto.errors import RemoteProtocolError
 from ...protocol import amendment
 from ...protocol.records import SCOPES, WithdrawalStatement
+from .charter import number_differences
 from .context import Context
 from .shapes_membership import MemberShown, MotionEnded, Motions, MotionShown
 
@@ -39,15 +40,16 @@ def sentence(context: Context, motion: OpenMotion) -> str:
 
 def amendment_in_words(context: Context, motion: OpenMotion) -> str:
     """Return what an amendment changes, in a line."""
-    changes = amendment.load(motion.statement, context.ledger.federation).changes
+    loaded = amendment.load(motion.statement, context.ledger.federation)
+    changes = loaded.changes
     said = ["open " + ", ".join(spec.name for spec in opening.components) for opening in changes.opening]
     if changes.retire:
         said.append("retire " + ", ".join(changes.retire))
     said += [f"{entry.component} by {entry.rule} of {entry.min_updates}" for entry in changes.closing]
-    if changes.limits:
-        said.append("limits")
-    if changes.recipe:
-        said.append("recipe")
+    if loaded.number == context.charter.number + 1:  # else it is an earlier one, or can no longer pass
+        said += [f"{name} {old} → {new}" for name, old, new in number_differences(context.charter, changes)]
+    else:
+        said += ["limits"] * len(changes.limits) + ["recipe"] * len(changes.recipe)
     return "; ".join(said)
 
 

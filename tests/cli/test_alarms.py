@@ -49,6 +49,11 @@ def test_an_operator_is_told_that_a_problem_began_and_that_it_ended(run: "Run", 
         (paused,) = [one for one in listed["problems"] if one["kind"] == "paused"]
         assert paused["reported"]
         assert paused["found"] in [f["found"] for f in run("node", "status", "--json", *where).value["findings"]]
+        told = "config.toml was written after the daemon had started"
+        assert told not in run("node", "alarms", *where).out
+        alone.config.write_text(text.replace("after_seconds = 0", "after_seconds = 5"))
+        assert told in run("node", "alarms", *where).out
+        assert told in run("node", "status", *where).out
         assert "warning, since " in run("node", "alarms", *where).out
         assert run("node", "resume", *where).code == 0
         wait_for(lambda: len(messages("paused")) == 2, seen=alone.log.read_text)

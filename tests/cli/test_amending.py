@@ -1,6 +1,7 @@
 """`charter amend`, `history`, `diff`, `show --at`, and both verifiers, on the home of a node whose charter changed."""
 
 import io
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from collegium.node.home import Home
 from collegium.node.page.content.privacy import protection
 from collegium.node.page.source import Source
 from collegium.node.verify import outsiders
+from collegium.protocol import schema
+from collegium.protocol.amendment import Limits, load
+from collegium.protocol.charter import Charter
 from collegium.sims.paper import verifying
 from collegium.sims.scenarios.amending import statement
 from collegium.sims.simulator.cluster import Cluster
@@ -96,12 +100,15 @@ def test_two_heights_are_compared(run: "Run", home: Home) -> None:
 def test_an_amendment_is_looked_at_before_it_is_proposed(run: "Run", home: Home) -> None:
     """G10: what cannot be is refused with the reason; a dry run needs no daemon and changes nothing."""
     look = ("charter", "amend", "--dry-run", "--home", home.root)
-    found = run(*look, "--retire", "head/digit", "--pace", "24h", "--rule", "head/task0=mean", "--json").value
+    found = run(
+        *look, "--retire", "head/digit", "--pace", "24h", "--rounds", 9, "--rule", "head/task0=mean", "--json"
+    ).value
     assert found["number"] == 3
     assert {(c["what"], c["after"]) for c in found["changes"]} == {
         ("rounds of head/digit", "retired"),
         ("rule of head/task0", "mean"),
-        ("pace", "86400000 ms"),
+        ("pace", "24 h"),
+        ("planned rounds", "9"),
     }
     assert run(*look).code == 2
     assert run(*look, "--retire", "head/none").code == 5
@@ -151,12 +158,19 @@ salt = "x"
 """
 
 
+def with_pace(charter: Charter, said: bytes, pace: int) -> bytes:
+    """Return the statement of an amendment that sets the pace, in ms, too."""
+    limits = Limits(**{name: getattr(charter.rules, name) for name in Limits.__slots__} | {"pace": pace})
+    one = load(said, charter.federation)
+    return schema.dump(replace(one, changes=replace(one.changes, limits=(limits,))))
+
+
 def test_whoever_votes_sees_what_an_amendment_does_to_the_own_students(run: "Run", tmp_path: Path) -> None:
     """A head without noise, where this house's own policy is "dp": it takes no part."""
     cluster = Cluster(4, 7, Invariants, rounds=2)
     cluster.start()
     assert cluster.run(lambda: cluster.all_closed(1))
-    said = statement(cluster.charter, "a bare head")
+    said = with_pace(cluster.charter, statement(cluster.charter, "a bare head"), 120_000)
     cluster.nodes[0].deliver(ev.ProposeMotion("amend", cluster.charter.federation, said, "", 1000))
     node = cluster.nodes[1]
     assert cluster.run(lambda: bool(node.core is not None and node.core.ledger.roll.motions))
@@ -172,6 +186,9 @@ def test_whoever_votes_sees_what_an_amendment_does_to_the_own_students(run: "Run
     assert run("peer", "motions", *at, "--json").value["own_students"] == {found["motion"]: [own]}
     listed = " ".join(run("peer", "motions", *at).out.split())
     assert "This node will take no part in head/bare" in listed
+    (motion,) = run("peer", "motions", *at, "--json").value["open"]
+    assert motion["what"].startswith("amend the charter: open head/bare; pace ")
+    assert motion["what"].endswith(" → 2 min")
     assert found["motion"][:12] in listed
     assert run("charter", "effect", "ffff", *at).code == 2
 

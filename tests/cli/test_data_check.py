@@ -757,11 +757,23 @@ def test_utf8_that_is_declared_otherwise_is_an_error_that_names_the_key(
     assert answer.code == 3
     (problem,) = answer.value["problems"]
     assert problem["text"].endswith(f"work.csv is UTF-8, not {encoding.upper()}: letters with accents are read wrong")
-    assert problem["advice"] == 'Write encoding = "utf-8" in [tables.work] of dataset.toml.'
+    assert problem["advice"] == 'Write encoding = "utf-8" in [tables.work] of dataset.toml, or save it as declared.'
     assert answer.value["left_out_subjects"] == 0, "it is said; of one student's name alone it may follow (G6)"
     assert load(school, tolerant=True).subjects
     declared_as(school, "utf-8", TOML.replace("north", "Köln"))
     assert run("data", "check", school).code == 0
+
+
+@pytest.mark.parametrize("written", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1"])
+def test_a_file_to_predict_in_another_encoding_is_to_be_saved_as_the_table_is(school: Path, written: str) -> None:
+    """The declared file is right as it is: dataset.toml stays."""
+    declared = "utf-8" if written == "iso-8859-1" else "windows-1252"
+    declared_as(school, declared)
+    (school / "new.csv").write_text(table(pupils()).replace("north", "Köln"), encoding=written, newline="")
+    with pytest.raises(CorruptError) as caught:
+        load_file(school, school / "new.csv")
+    told = f"Save it in {declared.upper()}, as [tables.work] of dataset.toml declares, and leave"
+    assert told in str(caught.value)
 
 
 def test_a_column_of_a_file_in_utf8_that_is_declared_otherwise_is_not_called_missing_alone(

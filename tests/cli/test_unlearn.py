@@ -174,6 +174,7 @@ def test_a_student_is_forgotten_when_just_these_updates_are_settled(
             {"would_withdraw": 0, "withdrawn_updates": 0},
             "not drawn in the 3 rounds in which this node counts. A step draws",
         ),
+        ({"would_withdraw": 0, "withdrawn_updates": 0, "own_rounds": 1}, "not drawn in the 1 round in which"),
         ({"of_unknown_students": 1}, "The students of 1 of them are not recorded"),
         ({"beyond_refold_horizon": 3}, "3 more are beyond"),
     ],
@@ -208,7 +209,7 @@ def test_an_id_that_nobody_has_is_refused_unless_it_is_said(
     answer = forget(run, home, monkeypatch, again)
     assert answer.code == 0, "who is left out already may ask for another receipt"
     assert answer.err == (
-        "0 updates saw this student: they are left out already, and the updates that saw them were withdrawn before.\n"
+        "0 updates saw this student: they are left out already, and no update that saw them counts now.\n"
     )
 
 
