@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import RefusedError, UsageError
+from ..node.words import counted
 from ..protocol.bounds import MAX_HEIGHT
 from . import amending, founding
 from . import review as reviewing
@@ -225,7 +226,7 @@ def show(
             out.print(f"{task.name} writes {task.classes} tokens at most, after this template:")
             out.print(task.template, markup=False, highlight=False)
         if charter.number:
-            out.print(f"in force after {charter.number} amendments; its digest is {charter.digest.hex()}")
+            out.print(f"in force after {counted(charter.number, 'amendment')}; its digest is {charter.digest.hex()}")
 
     emit(result, as_json, people)
 

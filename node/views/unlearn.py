@@ -54,14 +54,19 @@ def scheduled(context: Context) -> list[ScheduledBatch]:
     ]
 
 
+def _to_withdraw(updates: int) -> str:
+    if not updates:
+        return "no update is to be withdrawn for them"
+    return f"{counted(updates, 'update')} that saw them {'is' if updates == 1 else 'are'} withdrawn"
+
+
 def scheduled_notes(context: Context) -> list[Note]:
     """Return a note for each time at which this node is to withdraw."""
     return [
         Note(
             NoteKind.WITHDRAWAL_SCHEDULED,
             f"{counted(batch['students'], 'student is', 'students are')} left out, and"
-            f" {counted(batch['updates'], 'update')} that saw them"
-            f" {'is' if batch['updates'] == 1 else 'are'} withdrawn {'at' if ahead else 'now: due since'}"
+            f" {_to_withdraw(batch['updates'])} {'at' if ahead else 'now: due since'}"
             f" {batch['local']}.",
             "`collegium unlearn cancel ID` takes a request back before its time." if ahead else "",
             batch["at"],

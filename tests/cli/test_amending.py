@@ -78,7 +78,7 @@ def test_the_history_of_a_charter_is_shown_and_each_charter_that_was_in_force(ru
     assert run("charter", "show", "--at", at - 1, "--home", home.root, "--json").value["charter"] == founding["charter"]
     shown = run("charter", "show", "--at", at, "--home", home.root)
     assert "head/digit" in shown.out
-    assert "after 1 amendments" in shown.out
+    assert "after 1 amendment;" in shown.out
     assert run("charter", "show", "--at", 9999, "--home", home.root).code == 2
     text = run("charter", "history", "--home", home.root)
     assert "head/digit" in text.out
