@@ -82,6 +82,10 @@ def test_a_withdrawal_is_put_off_with_others_and_taken_back(
     monkeypatch.setattr(daemon.core, "ledger", replace(daemon.core.ledger, withdrawn=(by_others,)))
     (batch,) = call(daemon, "GET", "/unlearn").json()["scheduled"]
     assert batch["updates"] == len(mine) - 1, "what another batch withdrew is not to come"
+    by_others = replace(by_others, updates=tuple(mine))
+    monkeypatch.setattr(daemon.core, "ledger", replace(daemon.core.ledger, withdrawn=(by_others,)))
+    (found,) = [f for f in call(daemon, "GET", "/status").json()["findings"] if f["kind"] == "withdrawal-scheduled"]
+    assert "no update is to be withdrawn for them" in found["found"]
     answer = call(daemon, "POST", "/unlearn/cancel", json={"subjects": ["s-17", "s-18"]})
     assert answer.json() == {"cancelled": 2, "readmitted": 2}
 
