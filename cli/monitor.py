@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..crypto.errors import CollegiumError, OperatorError, UsageError
+from ..crypto.errors import CollegiumError, OperatorError
 from .options import existing_home
 from .output import emit
 
@@ -63,16 +63,25 @@ def silent(home: "Home") -> tuple[int, str, str]:
 
 def check(home: "Home") -> Verdict:
     """Look at a node as a monitor does. Raises nothing that an operator could mend: it is critical."""
+    try:
+        return _check(home)
+    except CollegiumError as error:
+        what, advice = _text_and_advice(error)
+    except OSError as error:
+        what = f"cannot read {error.filename or home.root}: {error.strerror or error}"
+        advice = "Run it as the user that the node runs as."
+    verdict = Verdict()
+    verdict.add(CRITICAL, what, advice)
+    return verdict
+
+
+def _check(home: "Home") -> Verdict:
     from ..node.home.lock import running
     from ..node.views import Level
     from .node import look
 
     verdict = Verdict()
-    try:
-        existing_home(home.root)
-    except UsageError as error:
-        verdict.add(CRITICAL, *_text_and_advice(error))
-        return verdict
+    existing_home(home.root)
     if running(home) is None:
         verdict.add(CRITICAL, "the daemon does not run", "Start it: collegium node start.")
         return verdict
@@ -80,11 +89,7 @@ def check(home: "Home") -> Verdict:
     if code:
         verdict.add(code, why, advice)
         return verdict
-    try:
-        status = look(home)
-    except CollegiumError as error:
-        verdict.add(CRITICAL, *_text_and_advice(error))
-        return verdict
+    status = look(home)
     if status["live"] is None:
         verdict.add(WARNING, "the daemon is starting or stopping, and does not answer yet")
         return verdict

@@ -138,8 +138,8 @@ def subject(
     ]
     answer = done[0] | ({"also": done[1:]} if len(done) > 1 else {})
     lines: list[str] = []
-    for number, forgotten in enumerate(done, 1):
-        lines += [f"id {number} of {len(done)}:"] if len(done) > 1 else []
+    for number, (name, forgotten) in enumerate(zip(ids, done, strict=True), 1):
+        lines += [f"id {number} of {len(done)}, {name!r}:"] if len(done) > 1 else []  # whose receipt and key these are
         lines += _result_lines(forgotten)
     emit(answer, as_json, lambda console: console.print("\n".join(lines), soft_wrap=True))
 

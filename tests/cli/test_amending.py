@@ -191,6 +191,9 @@ def test_whoever_votes_sees_what_an_amendment_does_to_the_own_students(run: "Run
     assert motion["what"].endswith(" → 2 min")
     assert found["motion"][:12] in listed
     assert run("charter", "effect", "ffff", *at).code == 2
+    assert (
+        run("charter", "effect", *at, "--json").value == run("charter", "effect", found["motion"], *at, "--json").value
+    )
 
 
 def test_both_verifiers_reach_the_charter_in_force(run: "Run", home: Home, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ from collegium.sims.simulator.cluster import Cluster
 from collegium.sims.simulator.invariants import Invariants
 
 from .conftest import fill
+from .test_founding import MARKS
 
 if TYPE_CHECKING:
     from .conftest import Run
@@ -28,14 +30,19 @@ if TYPE_CHECKING:
 INVITER = Identity.from_seed(sha256(b"inviter"))
 
 
-def text(federation: bytes = bytes(32), expires: int | None = None, address: str = "/ip4/127.0.0.1/tcp/1") -> str:
+def text(
+    federation: bytes = bytes(32),
+    expires: int | None = None,
+    address: str = "/ip4/127.0.0.1/tcp/1",
+    charter: bytes = b"",
+) -> str:
     """An invitation to a place where nobody is."""
     from collegium.node.network.identity import peer_id
 
     where = f"{address}/p2p/{peer_id(INVITER.public_key)}"
     until = int(time.time()) + 3600 if expires is None else expires
     return to_text(
-        sign(INVITER, Invitation(federation, INVITER.public_key, "", (where,), sha256(b"token"), until, b""))
+        sign(INVITER, Invitation(federation, INVITER.public_key, "", (where,), sha256(b"token"), until, charter))
     )
 
 
@@ -72,6 +79,7 @@ def test_what_is_no_invitation_is_refused_with_advice(run: "Run", tmp_path: Path
     good = text()
     cases = {
         str(tmp_path / "nothing"): 2,
+        "": 2,
         good[:-20]: 2,
         text(expires=1): 5,
     }
@@ -79,6 +87,7 @@ def test_what_is_no_invitation_is_refused_with_advice(run: "Run", tmp_path: Path
         answer = run("join", invitation, "--home", tmp_path / "new")
         assert answer.code == code, answer.err
         assert not (tmp_path / "new").exists(), "nothing is made before the invitation is read"
+    assert "the invitation is empty" in run("join", "", "--home", tmp_path / "new").err
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
     answer = run("join", binary, "--home", tmp_path / "new")
@@ -110,6 +119,33 @@ def test_a_members_key_is_not_replaced_by_joining(run: "Run", home: Home, cluste
     assert answer.code == 2
     assert "peer rekey" in answer.err
     assert home.key.read_bytes() == before
+
+
+def test_no_application_is_handed_in_with_data_that_do_not_fit_the_charter(
+    run: "Run", home: Home, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed_in: list[str] = []
+
+    async def connect(*_: object) -> None: ...
+
+    async def ask(_network: object, _invitation: object, request: Any) -> SimpleNamespace:
+        handed_in.append(str(request))
+        return SimpleNamespace(state="held")
+
+    monkeypatch.setattr(candidate, "connect", connect)
+    monkeypatch.setattr(candidate, "_ask", ask)
+    (tmp_path / "marks").mkdir()
+    (tmp_path / "marks" / "dataset.toml").write_text(MARKS)
+    invitation = text(cluster.charter.federation, charter=home.charter.read_bytes())
+    words = ("join", invitation, "--home", tmp_path / "new", "--data", tmp_path / "marks")
+    refused = run(*words)
+    assert (refused.code, handed_in) == (5, []), refused.err
+    assert "does not fit the charter" in " ".join(refused.err.split())
+    assert "--lot-size" in refused.err, "it cannot train without one"
+    assert not Home(tmp_path / "new").charter.exists()
+    going_on = run(*words, "--anyway")
+    assert (going_on.code, len(handed_in)) == (0, 1), going_on.err
+    assert "set lot_size under [learning]" in " ".join(going_on.out.split())
 
 
 @pytest.fixture

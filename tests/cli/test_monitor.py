@@ -93,6 +93,25 @@ def test_a_home_that_is_not_there_is_critical(run: "Run", alone: Home) -> None: 
     assert (value["verdict"], value["exit_code"]) == ("critical", CRITICAL)
 
 
+@pytest.mark.parametrize("door", ["pathlib.Path.is_dir", "os.open"])
+def test_a_home_that_this_user_may_not_read_is_critical(
+    run: "Run",
+    alone: Home,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    door: str,
+) -> None:
+    """The tests may run as root, who may read everything: the system's refusal is put in."""
+
+    def refuse(path: object, *_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(door, refuse)
+        answer = run("node", "status", "--check", "--home", alone.root)
+    path = alone.root if door.endswith("is_dir") else alone.lock
+    assert (answer.code, answer.out) == (CRITICAL, f"critical: cannot read {path}: Permission denied\n")
+
+
 @pytest.mark.parametrize(
     ("codes", "code", "line"),
     [

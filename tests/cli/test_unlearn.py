@@ -221,6 +221,8 @@ def test_several_students_are_one_withdrawal(run: "Run", home: Home, monkeypatch
     for number in (1, 2, 3):
         assert f"id {number} of 3: 2 updates saw this student" in answer.err
     assert len(answer.value["also"]) == 2
+    told = forget(run, home, monkeypatch, FakeClient([True]), "ben", "cleo").out.splitlines()
+    assert told[::2] == ["id 1 of 3, 'anna':", "id 2 of 3, 'ben':", "id 3 of 3, 'cleo':"], "whose receipt it is"
     monkeypatch.setattr("sys.stdin", io.StringIO("ben\n\ncleo\n"))
     client = FakeClient([True])
     assert forget(run, home, monkeypatch, client, "-").code == 0
