@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from ...crypto.errors import UsageError
-from ...node.blueprint.parts import backbone, encoder, head, skip
+from ...node.blueprint.parts import backbone, encoder, head, pair_width, skip
 from ...node.blueprint.recipe import Recipe
 from ...node.data.importers.common import Options
 from ...node.data.importers.registry import run_import
@@ -193,7 +193,9 @@ def _hearing(rate: float, students: float) -> Recipe:
 
 def _answering(rate: float, students: float) -> Recipe:
     answer = Modality("answer", "text", 384, 3, (_imported(TONGUE),))
-    return _recipe((answer,), (HALF,), (head(HALF, 1), skip(HALF, {"answer": 258})), rate, students)
+    # All pair features, no projection, and larger lots: better on the validation answers, with noise too.
+    parts = (head(HALF, 1), skip(HALF, {"answer": pair_width(answer)}))
+    return replace(_recipe((answer,), (HALF,), parts, rate, students), sample_rate=500_000, steps=16)
 
 
 def _open(recipe: Recipe) -> Recipe:
