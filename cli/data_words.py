@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 SHOWN = 8  # words of a column in a table; the file has all
 KINDS = {
     "constant": "the same in every row", "empty": "empty", "text": "texts", "image": "pictures", "pixels": "pixels",
-    "audio": "clips", "file": "files", "date": "dates or times", "many": "many words, each seldom",
+    "audio": "clips", "file": "files", "date": "dates or times",
+    "marked": "numbers with other signs", "many": "many words, each seldom",
     "twice": "there twice", "unreadable": "neither text nor numbers",
 }  # fmt: skip
 

@@ -41,6 +41,8 @@ _DATE = re.compile(
     r"|\d{1,2}:\d{2}(:\d{2})?"
 )
 _PIXEL = re.compile(r"(\D+)(0|[1-9]\d*)")
+# "91,5 %", "1.234,50", "12 €": no number as it stands
+_MARKED = re.compile(r"[-+]?[$€£]?\d{1,3}(?:[.,'’ \xa0\u202f]?\d{3})*(?:[.,]\d+)?[ \xa0\u202f]?[%‰€$£]?")
 _MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 
@@ -211,6 +213,8 @@ def _kind(words: Sequence[str], weights: dict[str, int], present: int) -> str:
         return "file"
     if most(lambda word: bool(_MAIL.fullmatch(word))):
         return "mail"
+    if most(lambda word: bool(_MARKED.fullmatch(word))):
+        return "marked"
     few = len(words) <= MAX_LEVELS and len(words) * 3 <= max(present, 6)
     if few and max(map(len, words)) <= LONGEST:
         return "levels"

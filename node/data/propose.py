@@ -33,6 +33,7 @@ _OUT = {
     "unreadable": "it holds neither text nor numbers",
     "date": "a date or time, which no model reads: make it a number (an age, a week) if it matters",
     "file": "files of a kind that is not read: PNG, JPEG and PCM .wav are",
+    "marked": "numbers with %, a currency or marks between thousands: save them as plain numbers if they matter",
     "many": "many words, each seldom: sort them into a few if it matters",
 }
 

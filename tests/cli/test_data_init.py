@@ -120,6 +120,27 @@ def test_nobody_to_ask_is_told_what_would_have_been_asked(run: "Run", school: Pa
     assert not (school / "dataset.toml").exists()
 
 
+def test_numbers_with_other_signs_are_recognised(run: "Run", tmp_path: Path) -> None:
+    """A percent sign, marks between thousands: no model reads them, and nobody should look for the reason."""
+    rows = [
+        [
+            f"S-{n:03}",
+            11 + n % 7,
+            f"{60 + n * 13 % 40},{n % 10} %",
+            f"{1 + n % 9}.{n % 10}34,5",
+            f"0171 {n}{n}",
+            ("ja", "nein")[n % 2],
+        ]
+        for n in range(60)
+    ]
+    write(tmp_path / "p.csv", ["Nr", "Alter", "Anwesenheit", "Kosten", "Telefon", "bestanden"], rows, ";")
+    answer = run("data", "init", tmp_path, "--task", "bestanden", "--yes")
+    assert answer.code == 0, answer.err
+    left_out = (tmp_path / "dataset.toml").read_text("utf-8").split("# Left out:")[1]
+    for column in ("Anwesenheit", "Kosten"):
+        assert f"'{column}' of p: numbers with %, a currency or marks between thousands: save them as plain" in left_out
+
+
 def test_columns_without_a_name_are_no_columns(run: "Run", school: Path) -> None:
     """A spreadsheet writes a separator for each empty column beside the table."""
     file = school / "Schüler.csv"
