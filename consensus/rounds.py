@@ -111,6 +111,7 @@ def possible_authors(charter: Charter, ledger: Ledger, name: str) -> frozenset[b
 def _barred_hosts(ledger: Ledger, name: str) -> frozenset[bytes]:
     """Return the hosts that took back their update for the open round of a component: they may send no other for it."""
     c = ledger.components[name]
+    # Withdrawals stand in the order of their heights, so the last closed round of each is no later than the next one's.
     recent = takewhile(lambda w: w.closed(name) >= c.round, reversed(ledger.withdrawn))
     return frozenset(host for w in recent for host in c.hosts if w.bars(name, host, NOT_YET, c.round + 1, b""))
 

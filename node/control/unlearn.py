@@ -5,19 +5,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ...consensus import membership, withdrawal
+from ...consensus import membership
 from ...consensus.ledger import Ledger
 from ...crypto.errors import RefusedError, RemoteProtocolError, UsageError
 from ...protocol import schema
-from ...protocol.records import GENESIS, MAX_UPDATES, MODES
+from ...protocol.records import GENESIS, MODES
 from .. import views
 from ..core import motions
-from ..core.events import Carry, ProposeMotion, RequestWithdrawal, ResumeTraining, SetPaused
+from ..core.events import Carry, ProposeMotion, ResumeTraining, SetPaused
 from ..data.spelling import clean
 from ..home.scheduled import FAR
 from ..unlearning.requests import (
     NOT_SIGNING,
     asked_scope,
+    at_one_height,
     check_budget,
     check_own,
     list_of_texts,
@@ -133,14 +134,15 @@ def routes(daemon: Daemon) -> list[Route]:
             daemon.submit(SetPaused(True))
         seen = await daemon.exclude(*subjects)
         sought = sought_updates(daemon.core, seen)
-        gone = sought.whole[: withdrawal.MAX_AT_A_HEIGHT * MAX_UPDATES]  # of more at one height the ledger takes none
+        requests = at_one_height(sought.whole)
+        gone = [update for each in requests for update in each.updates]
         if gone and not daemon.core.signing:
             raise RefusedError(
                 "they are left out from now on, but nothing can be withdrawn yet: no quorum is connected",
                 "Run the same command again when `collegium node status` shows one.",
             )
-        for start in range(0, len(gone), MAX_UPDATES):
-            daemon.submit(RequestWithdrawal("updates", updates=tuple(gone[start : start + MAX_UPDATES])))
+        for each in requests:
+            daemon.submit(each)
         reply: StudentsForgotten = {
             "excluded": True,
             "in_data": seen.in_data,

@@ -45,7 +45,3 @@ class Crew:
         yield
         for answer in answers:
             answer.result()
-
-    def close(self) -> None:
-        """End the helpers."""
-        self._stack.close()

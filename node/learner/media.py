@@ -4,6 +4,7 @@ A vector is the mean over what a record fills of the last layer, less what the m
 silence), over its norm: what all records have in common would else outweigh what tells them apart.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import gcd
 from pathlib import Path
@@ -33,7 +34,7 @@ Medium = MediaFile | Floats
 Progress = Callable[[int, int], None]
 
 
-class FrozenEncoder(nn.Module):
+class FrozenEncoder(nn.Module, ABC):
     """A frozen model; `means` turns records into the means of their last layers, a batch at a time."""
 
     width: int
@@ -53,17 +54,17 @@ class FrozenEncoder(nn.Module):
         return vectors
 
     @property
+    @abstractmethod
     def blank(self) -> Floats:
         """An empty record, prepared."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prepared(self, record: Medium) -> Floats:
         """Return a record as the model's numbers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def means(self, prepared: Sequence[Floats]) -> Tensor:
         """Return [n, width]."""
-        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:

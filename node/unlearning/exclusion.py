@@ -16,9 +16,7 @@ import trio
 
 from ...consensus.ledger import Ledger
 from ...consensus.membership import earlier
-from ...consensus.withdrawal import MAX_AT_A_HEIGHT
 from ...crypto.errors import CorruptError, RefusedError
-from ...protocol.records import MAX_UPDATES
 from ...protocol.signing import Signed
 from ...protocol.update import UpdateHeader
 from ..core import events as ev
@@ -32,7 +30,7 @@ from ..patience import in_thread
 from ..store.database import Store
 from ..store.errors import disk_errors
 from ..store.files import sync_folder
-from .requests import rounds_in_reach, sought_updates
+from .requests import at_one_height, rounds_in_reach, sought_updates
 from .students import (
     NONE,
     RESTORE,
@@ -161,10 +159,12 @@ class Exclusion:
         tags = {request.tag for request in due}.difference(over)
         await in_thread(self._keep, self.schedule.at_once(tags, int(time.time())))
         await in_thread(exclude_for_good, self.home, tags)
-        gone = whole[: MAX_AT_A_HEIGHT * MAX_UPDATES]  # of more at one height the ledger takes none
-        log.info("a withdrawal that was put off begins", ids=len(tags), updates=len(gone))
-        for start in range(0, len(gone), MAX_UPDATES):
-            submit(ev.RequestWithdrawal("updates", updates=tuple(gone[start : start + MAX_UPDATES])))
+        requests = at_one_height(whole)
+        log.info(
+            "a withdrawal that was put off begins", ids=len(tags), updates=sum(len(each.updates) for each in requests)
+        )
+        for each in requests:
+            submit(each)
 
     def _keep(self, schedule: Schedule) -> None:
         """Write what is to come; durable on return."""

@@ -1,13 +1,13 @@
 """Withdrawal requests: their reach and cost at this node, checked before anything is signed."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 from ...consensus import membership, withdrawal
 from ...consensus.ledger import names
-from ...consensus.withdrawal import of_all_keys, proposed_withdrawals
+from ...consensus.withdrawal import MAX_AT_A_HEIGHT, of_all_keys, proposed_withdrawals
 from ...crypto.errors import RefusedError, UsageError
 from ...protocol.membership import Action
 from ...protocol.records import GENESIS, MAX_UPDATES, Scope, WithdrawalStatement
@@ -109,6 +109,17 @@ def rounds_in_reach(state: NodeState, updates: Collection[bytes]) -> int | None:
     ]
     reachable = [rounds for rounds in left if rounds >= 0]
     return max(0, min(reachable) - max(MARGIN, horizon // 10)) if reachable else None
+
+
+def at_one_height(updates: Sequence[bytes]) -> tuple[RequestWithdrawal, ...]:
+    """Return requests for as many of these updates as one height takes; the others are to be asked for again.
+
+    A height takes MAX_AT_A_HEIGHT withdrawals of one author. Half of them are left for the rounds that are given up
+    with the updates (node/core/withdrawing.py): without these a round might stay open for ever.
+    """
+    most = MAX_AT_A_HEIGHT // 2 * MAX_UPDATES
+    chunks = (tuple(updates[start : min(start + MAX_UPDATES, most)]) for start in range(0, len(updates), MAX_UPDATES))
+    return tuple(RequestWithdrawal("updates", updates=chunk) for chunk in chunks if chunk)
 
 
 def own_keys(state: NodeState) -> set[bytes]:
