@@ -218,9 +218,9 @@ def _show(out: "Console", proposal: "Proposal", answer: dict[str, Any]) -> None:
 
 def _written(entry: dict[str, Any]) -> str:
     if not entry["path"].endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
-        return f"{entry['rows']} rows"
+        return counted(entry["rows"], "row")
     sign = {"\t": "tab"}.get(entry["separator"], entry["separator"])
-    return f"{entry['rows']} rows; separator {sign} decimal {entry['decimal']} encoding {entry['encoding']}"
+    return f"{counted(entry['rows'], 'row')}; separator {sign} decimal {entry['decimal']} encoding {entry['encoding']}"
 
 
 def _use(choice: "Choice") -> str:

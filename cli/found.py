@@ -98,9 +98,6 @@ def found(
     with alone(place):
         identity = keys.load(place, key_passphrase(place, passphrase_file))
         desk = Desk(place, identity, config.node.name, (config.node.advertise or config.node.listen)[:8], anyway)
-        if desk.complete and _all_kept(desk):
-            _end(desk, as_json)
-            return
         drawn = desk.draft[0].rules.start if desk.draft is not None else 0
         terms = Terms(
             name,
@@ -127,6 +124,9 @@ def found(
         desk.invite(names, days)
         if _all_in(desk):
             _draw(desk, terms)
+        if desk.complete and _all_kept(desk):
+            _end(desk, as_json)
+            return
         with opened(desk, identity.seed, config.node.listen) as check, _going_on():
             board = Board(desk, check, as_json)
             board.invitations()

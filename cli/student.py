@@ -351,7 +351,8 @@ def _under_former(place: "Home", counts: dict[str, int]) -> RefusedError:
 
     first, *_ = (shlex.quote(str(keys.kept(place, bytes.fromhex(key)))) for key in counts)
     return RefusedError(
-        f"{sum(counts.values())} updates under a former key of this node may have seen the student and are in force",
+        f"In force still: {counted(sum(counts.values()), 'update')} under a former key of this node, which may have"
+        " seen the student",
         f"For each of these keys: `collegium unlearn statement --key-file {first} --out FILE`, then `collegium unlearn"
         " carry FILE`; then run the same command again.",
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import UsageError
+from ..node.words import counted
 from . import deletion_receipts, putting_off, removal, student, withdrawn
 from .files import check_new, write_new
 from .options import ForceOption, HomeOption, JsonOption, PassphraseOption, existing_home, key_passphrase
@@ -48,7 +49,7 @@ def parse_scope(components: list[str] | None, rounds: str | None, updates: list[
 
 def _in_words(scope: dict[str, Any]) -> str:
     if scope["updates"]:
-        return f"{len(scope['updates'])} updates"
+        return counted(len(scope["updates"]), "update")
     span = f"rounds {scope['first']} to {scope['last']} of " if scope["first"] else ""
     return span + (", ".join(scope["components"]) or "everything")
 
@@ -145,7 +146,7 @@ def propose(
     motions_before = known_motions(client)
     sent = client.propose_withdrawal(who["key"], by, scope, reason=reason, heights=heights, anyway=anyway)
     for name, count in sorted(sent["rounds_again"].items()):
-        say(f"{name}: {count} rounds would run again")
+        say(f"{name}: {counted(count, 'round')} would run again")
     follow(client, sent["action"], sent["subject"], wait, as_json, motions_before)
 
 

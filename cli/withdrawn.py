@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, assert_never
 
+from ..node.words import counted
 from .output import facts, table
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ def tell(out: "Console", report: Any) -> None:
         ("certified", certified(components)),
     ]
     if kept:
-        lines.append(("stays", f"{kept} updates of {name}, older than the refold horizon: the model still has them"))
+        lines.append(
+            (
+                "stays",
+                f"{counted(kept, 'update')} of {name}, older than the refold horizon: in the model still",
+            )
+        )
     lines += [("erased here", f"{report['erased_blobs']} blobs"), ("not shown", NOT_SHOWN)]
     facts(out, lines)
     rows = [
@@ -77,7 +83,7 @@ def _result(report: Any, removed: int, others: int) -> str:
         return _pending(report)
     if not removed + others:
         return "verified: nothing that it withdrew counts in any round"
-    gone = f"the {removed} updates" + (f", and {others} of other members," if others else "")
+    gone = f"the {counted(removed, 'update')}" + (f", and {others} of other members," if others else "")
     held = sum(c["digest"] is not None for c in report["components"])
     return (
         f"verified: {gone} count in no round any more; {held} of {len(report['components'])} states were computed"

@@ -11,6 +11,7 @@ from ...consensus.membership import OpenMotion, Outcome
 from ...crypto.errors import RemoteProtocolError
 from ...protocol import amendment
 from ...protocol.records import SCOPES, WithdrawalStatement
+from ..words import counted
 from .charter import number_differences
 from .context import Context
 from .shapes_membership import MemberShown, MotionEnded, Motions, MotionShown
@@ -71,7 +72,7 @@ def scope(terms: WithdrawalStatement | Withdrawn) -> str:
             return f"{rounds} of {parts}"
         case "updates":
             shown = ", ".join(update.hex()[:12] for update in terms.updates[:3])
-            return f"{len(terms.updates)} updates ({shown}{', …' if len(terms.updates) > 3 else ''})"
+            return f"{counted(len(terms.updates), 'update')} ({shown}{', …' if len(terms.updates) > 3 else ''})"
         case None:  # in a record that is inert: terms may be anything there
             return f"a scope that this version does not know ({terms.scope})"
         case _:

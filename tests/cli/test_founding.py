@@ -124,6 +124,10 @@ def test_one_that_never_comes_is_left_out(found: Callable[[], Federation]) -> No
     in_the_east = federation.go(east, "join", given["east"], "--yes", "--json")
     founder.end()
     assert {m["name"] for m in in_the_east.end().value["members"]} == {"north", "east"}
+    north.command(*FOUND, "--yes")  # all is done
+    for more in (("--deadline", 61), ("--invite", "south")):
+        refused = north.command(*FOUND, "--yes", *more, code=5).err
+        assert "east signed the draft" in " ".join(refused.split()), "what is signed stays, and is not passed over"
     late = west.command("join", given["west"], code=4)  # nobody is there any more
     assert "no address of the invitation can be reached" in late.err
 

@@ -96,6 +96,20 @@ def test_a_round_that_too_few_can_send_for_is_skipped(house: House) -> None:
     assert [e.staleness for e in house.ledger.components[A].rounds[4].entries] == [0, 0, 0, 0, 1]
 
 
+def test_a_skipped_round_keeps_no_update_that_is_too_late_for_the_next_one(house: House) -> None:
+    """As a round that closes: an update counts `max_staleness` rounds after its own, and is not kept for longer."""
+    latest = house.charter.rules.max_staleness
+    last = house.ids[4]
+    assert not house.say((last, house.update(last, A, 4)))
+    for skips in range(latest + 1):
+        component = house.ledger.components[A]
+        assert (component.round, len(component.pending)) == (3 + skips, 1)
+        open_ = {"components": (A,), "first": 4 + skips, "last": 4 + skips}
+        assert not any(house.withdraw(who, "rounds", **open_) for who in house.ids[:4])
+    component = house.ledger.components[A]
+    assert (component.round, component.pending) == (4 + latest, ())
+
+
 def test_a_round_is_not_skipped_for_those_who_do_not_train(house: House) -> None:
     """Four say that they do not train. With the fifth, which took its update back, too few would be left again."""
     idle = (Idle(A, "plan-done"), Idle(B, "plan-done"))

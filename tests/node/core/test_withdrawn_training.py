@@ -68,6 +68,24 @@ def test_g7_an_update_that_was_withdrawn_before_it_was_posted_does_not_come_back
     assert not mine & set(node.core.in_flight)
 
 
+@pytest.mark.parametrize("case", ["open", "closed since", "a statistic"])
+def test_only_an_open_round_is_given_up(case: str) -> None:
+    """An own update that is taken back before it is posted: the others learn of it where they may wait for another."""
+    cluster, core, trained = training()
+    handle(core, [trained], cluster.now)
+    mine = {u.header.digest: u.header.value for u in core.in_flight.of(core.me) if not u.posted}
+    (name,) = {value.component for value in mine.values()}
+    component = core.ledger.components[name]
+    if case == "closed since":
+        later = {**core.ledger.components, name: replace(component, round=component.round + 1)}
+        core.ledger = replace(core.ledger, components=later)
+    if case == "a statistic":
+        core.specs = {**core.specs, name: replace(core.specs[name], rule="sum")}
+    handle(core, [ev.RequestWithdrawal("updates", updates=tuple(sorted(mine)))], cluster.now)
+    records = [r.value for r in core.pool.chain(core.me, core.ledger.heads) if r.value.kind == "withdrawal"]
+    assert len(records) == (1 if case == "open" else 0)
+
+
 @pytest.mark.parametrize("mode", ["refold", "rewind"])
 def test_g7_an_author_that_the_others_withdraw_while_it_trains_publishes_nothing(mode: str) -> None:
     """It goes on contributing: only what stands in the ledger keeps this update back."""
