@@ -29,6 +29,7 @@ from .checks_charter import (
     policy_checks,
     privacy_checks,
 )
+from .checks_memory import memory_check
 from .monitor import CRITICAL, silent
 
 if TYPE_CHECKING:
@@ -67,8 +68,7 @@ def run(home: Home, *, data: bool = True) -> list[Check]:
         ("privacy", partial(privacy_checks, ledger=ledger)),
         ("daemon", _daemon),
     ]
-    if data:
-        checks.insert(-3, ("data", partial(_data, ledger=ledger)))
+    checks.insert(-3, ("data", partial(_data, ledger=ledger)) if data else ("memory", partial(_memory, ledger=ledger)))
     if gone:
         checks = [(name, check) for name, check in checks if name in OF_FORMER]
     results: list[Check] = []
@@ -229,8 +229,15 @@ def _data(home: Home, *, ledger: "Ledger | None") -> Iterator[Check]:
             name: int((task.labels == task.labels).any(axis=(1, 2)).sum()) for name, task in dataset.tasks.items()
         }
         charter = in_force(home, ledger)
-        for problem, advice in data_warnings(settings.load(home.config), charter, len(dataset.subjects), labels):
+        config = settings.load(home.config)
+        for problem, advice in data_warnings(config, charter, len(dataset.subjects), labels):
             yield Check("data", "warn", problem, advice)
+        yield from memory_check(config, charter, dataset)
+
+
+def _memory(home: Home, *, ledger: "Ledger | None") -> Iterator[Check]:
+    if home.charter.exists():
+        yield from memory_check(settings.load(home.config), in_force(home, ledger), None)
 
 
 def _ports(home: Home) -> Iterator[Check]:

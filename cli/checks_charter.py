@@ -1,8 +1,8 @@
 """The checks of `collegium doctor` that need the charter, or the ledger on this disk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..node.home import config as settings
 from ..node.home.addresses import members_problems
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding: "ok", "warn" or "fail"."""
+    """One finding: "ok", "warn" or "fail". `sizes` are in bytes."""
 
     name: str
     verdict: str
     found: str
     advice: str = ""
+    sizes: Mapping[str, int] | None = None
 
-    def as_map(self) -> dict[str, str]:
+    def as_map(self) -> dict[str, Any]:
         """Return it as JSON."""
-        return {"check": self.name, "verdict": self.verdict, "found": self.found, "advice": self.advice}
+        shown = {"check": self.name, "verdict": self.verdict, "found": self.found, "advice": self.advice}
+        return shown if self.sizes is None else {**shown, "bytes": dict(self.sizes)}
 
 
 def ledger_of(home: Home, charter: Charter, key: bytes) -> "Ledger":

@@ -43,14 +43,13 @@ from torch import Tensor
 
 from ...protocol.components import ComponentSpec
 from .gradients import StudentGradients
+from .memory import PHYSICAL_RECORDS, READ_RECORDS, WRITTEN_RECORDS
 from .messages import Engagement
 from .model import M3TModel
 from .parallel import ALONE, Team
 from .randomness import Randomness, gaussian, uniform
 from .tasks import record_losses
 
-PHYSICAL_RECORDS = 4096  # records in memory at once; the clipped sums of their students add up
-WRITTEN_RECORDS = 8  # the same, where texts are written
 Floats = npt.NDArray[np.float64]
 NOBODY = np.empty(0, np.int64)
 
@@ -188,6 +187,20 @@ def train(
     return change
 
 
+def students_at_once(model: M3TModel, data: Batch) -> int:
+    """Return how many students are in memory at once, with the graph of their records.
+
+    A model that writes has a number for each word of its vocabulary at every token, and one that is adapted has all
+    layers for each text: of these few records fit. The sums of all parts add up.
+    """
+    if model.writes:
+        return max(1, WRITTEN_RECORDS // max(1, int(data.weights.shape[1])))
+    if model.texts:
+        texts = [steps.shape[1] * steps.shape[2] for name, (_, steps) in data.inputs.items() if name in model.texts]
+        return max(1, READ_RECORDS // max(1, *texts, 1))
+    return max(1, PHYSICAL_RECORDS // max(1, int(data.weights.shape[1])))
+
+
 def clipped_sums(
     gradients: StudentGradients,
     model: M3TModel,
@@ -201,8 +214,7 @@ def clipped_sums(
     sums: dict[str, Floats] = {
         name: np.zeros(sum(p.numel() for p in parameters)) for name, parameters in gradients.components.items()
     }
-    # A model that writes has a number for each word of its vocabulary at every token: few records fit.
-    at_once = max(1, (WRITTEN_RECORDS if model.writes else PHYSICAL_RECORDS) // max(1, int(data.weights.shape[1])))
+    at_once = students_at_once(model, data)
     for begin in range(0, drawn.size, at_once):
         batch = data.take(torch.from_numpy(drawn[begin : begin + at_once])).to(device)
         see(gradients, model, batch)

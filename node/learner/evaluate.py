@@ -9,12 +9,11 @@ import torch
 
 from ..store.observations import MIN_CELL
 from .answers import GroupFigure, TaskReport
-from .dpsgd import Batch
+from .dpsgd import Batch, students_at_once
 from .model import M3TModel
 from .session import SplitData
 from .tasks import METRICS, metrics, scores
 
-CHUNK = 4096  # records in one forward pass
 Floats = npt.NDArray[np.float64]
 
 
@@ -24,7 +23,7 @@ def predict(model: M3TModel, data: Batch) -> dict[str, Floats]:
     shape = tuple(data.weights.shape)
     kinds = {task.name: task.outputs for task in model.learning.tasks}
     predictions = {name: np.zeros((*shape, kinds[name])) for name in model.judged}
-    at_once = max(1, CHUNK // max(1, shape[1]))
+    at_once = students_at_once(model, data)
     with torch.no_grad():
         for begin in range(0, data.size, at_once):
             chunk = data.take(torch.arange(begin, min(begin + at_once, data.size))).to(device)

@@ -270,3 +270,31 @@ def test_who_was_expelled_hears_since_when_and_what_it_can_still_do(
         assert not {"daemon", "learner"} & named
     finally:
         run("node", "stop", "--force", "--home", home.root)
+
+
+def test_memory_is_stated_and_a_machine_that_is_too_small_is_a_warning(
+    run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from collegium.node.learner import memory
+    from collegium.sims.learn.datasets import prepare_digits
+
+    home, data = tmp_path / "a", prepare_digits(tmp_path, 4, 0.5, 1)[0]
+    words = ("--home", home, "--data", data, "--listen", "/ip4/127.0.0.1/tcp/4001")
+    member = run("init", *words, "--lot-size", 40, "--json").value["member"]
+    assert run("--home", home, "charter", "create", "--name", "t", "--preset", "digits", "--member", member).code == 0
+
+    def found(*options: str) -> dict[str, Any]:
+        checks_ = run("--home", home, "doctor", *options, "--json").value["checks"]
+        (check,) = [check for check in checks_ if check["check"] == "memory"]
+        assert isinstance(check, dict)
+        return check
+
+    with_data, without = found(), found("--no-data")
+    assert (with_data["verdict"], without["verdict"]) == ("ok", "ok")
+    assert with_data["bytes"]["features and states"] > without["bytes"]["features and states"] == 0
+    assert without["found"].startswith("the learner needs about 3")
+    assert "without the data" in without["found"]
+    monkeypatch.setattr(memory, "machine", lambda: 256 << 20)
+    small = found("--no-data")
+    assert (small["verdict"], small["bytes"]["machine"]) == ("warn", 256 << 20)
+    assert "processes = 1" in small["advice"]

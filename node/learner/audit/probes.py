@@ -257,7 +257,7 @@ def _prompt(count: int) -> Prepared:
     def attack(included: Bools) -> Floats:
         ((name, direction),) = at.directions(mechanism, canary).items()
         scores = np.zeros(count)
-        with replaced(dpsgd, "PHYSICAL_RECORDS", 2):
+        with replaced(dpsgd, "READ_RECORDS", 2):
             for run, inside in enumerate(included.tolist()):
                 data = everybody.take(torch.arange(0 if inside else 1, 13))
                 scores[run] = float(direction @ mechanism.release(data, at.mechanism_source())[name])

@@ -154,7 +154,7 @@ def test_whoever_is_clipped_together_is_moved_together(monkeypatch: pytest.Monke
     batch = canaries.readers([-100.0, *(100.0 * (-1.0) ** n * (n + 1) for n in range(1, 13))])
     direction = canaries.directions(mechanism, batch.take(torch.arange(1)))["prompt/text"]
     assert np.linalg.norm(direction) == pytest.approx(1.0, abs=1e-3)
-    monkeypatch.setattr(dpsgd, "PHYSICAL_RECORDS", 2)
+    monkeypatch.setattr(dpsgd, "READ_RECORDS", 2)
 
     def moved(mechanism: Mechanism) -> float:
         with_them, without = (mechanism.release(batch.take(torch.arange(n, 13)), SystemRandomness()) for n in (0, 1))

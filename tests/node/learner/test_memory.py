@@ -1,0 +1,81 @@
+"""The memory that a learner needs: the estimate, beside the peak of a real worker."""
+
+from pathlib import Path
+from typing import Any
+
+from collegium.node.blueprint.parts import adapter, encoder, head
+from collegium.node.blueprint.recipe import NO_SEED, Recipe, charter_parts
+from collegium.node.data.arrays import load
+from collegium.node.learner.client import process
+from collegium.node.learner.memory import FACTOR, MIB, model_size, needed
+from collegium.node.learner.messages import Engagement, Open, Train
+from collegium.node.pretrained.folder import weights_digest
+from collegium.protocol.components import MILLION
+from collegium.protocol.learning import Modality, Pretrained, Task
+
+TOKENS, STUDENTS, LOT = 120, 40, 30.0
+MANIFEST = """
+format = 1
+[unit]
+subject = "student"
+[tables.work]
+path = "work.csv"
+key = "id"
+[[modality]]
+name = "essay"
+kind = "text"
+columns = ["answer"]
+[[task]]
+name = "pass"
+kind = "binary"
+column = "pass"
+positive = "1"
+[split]
+share = 0.05
+salt = "x"
+"""
+
+
+def wide_model(tiny: Path, folder: Path) -> Path:
+    """The tiny BERT, with more and wider layers: a pass keeps much of every text."""
+    import transformers
+
+    transformers.AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    sizes: dict[str, Any] = {"num_hidden_layers": 6, "hidden_size": 64, "intermediate_size": 4096}
+    config = transformers.AutoConfig.from_pretrained(tiny, max_position_embeddings=TOKENS, **sizes)
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_workers_peak_is_as_estimated(tiny: Path, tmp_path: Path) -> None:
+    """Of an adapter: once before any text passes through the model, and once with the gradients of a step."""
+    model = wide_model(tiny, tmp_path / "wide")
+    (tmp_path / "dataset.toml").write_text(MANIFEST)
+    rows = [f"r{n},s{n},{'why the cat sat ' * 40},{n % 2}" for n in range(STUDENTS)]
+    (tmp_path / "work.csv").write_text("\n".join(["id,student,answer,pass", *rows]) + "\n")
+    essay = Modality("essay", "text", 64, 1, (Pretrained("wide", weights_digest(model), TOKENS),))
+    task = Task("pass", "binary", 2, ("essay",))
+    parts = (encoder(essay, 16, "pair-tanh"), head(task, 16), adapter(essay, model, "lora-core", 4, ("query",)))
+    recipe = Recipe((essay,), (task,), parts, STUDENTS, 1, 500_000, MILLION, MILLION, MILLION, 16)
+    specs, learning = charter_parts(recipe, None, min_updates=1)
+    estimate = needed(learning, specs, {"essay": model_size(model)}, load(tmp_path), LOT)
+    names = tuple(spec.name for spec in specs)
+    with process() as worker:
+        worker.ask(Open((str(tmp_path),), specs, learning, NO_SEED, names, models={"wide": str(model)}, seed=1))
+        opened = peak(worker.pid)
+        worker.ask(Train({}, dict.fromkeys(names, Engagement(1.0, 0.1, 1.0)), 1, 0.9, LOT))
+        whole, step = peak(worker.pid), estimate["gradients of a step"]
+    assert step > sum(estimate.values()) / 2, "or nothing is tested"
+    within(opened, sum(estimate.values()) - step)
+    within(whole, sum(estimate.values()))
+    within(whole - opened, step)
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process has had, in bytes."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
+def within(measured: int, estimated: int) -> None:
+    assert measured / FACTOR < estimated < measured * FACTOR, f"{measured // MIB} MiB, estimated {estimated // MIB}"
