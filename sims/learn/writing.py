@@ -246,12 +246,19 @@ def recipe_of(
 
 def institutions(study: Study, data: Path, out: Path) -> Institutions:
     """Write a data folder for each institution of a study."""
+    return write_folders(study, study.records(data), out, TRAINED, JUDGED)
+
+
+def write_folders(
+    study: Study, records_of: Mapping[str, tuple[list[Record], list[Record]]], out: Path, trained: int, judged: int
+) -> Institutions:
+    """Write a data folder for each institution, of at most so many records to train on and to judge by."""
     made: Institutions = {}
-    for name, parts in study.records(data).items():
+    for name, parts in records_of.items():
         rows = [
             {"record": f"{split}-{number}", "split": split, "text": text}
             | dict(zip(study.columns, passages, strict=True))
-            for split, most, records in zip(("train", "test"), (TRAINED, JUDGED), parts, strict=True)
+            for split, most, records in zip(("train", "test"), (trained, judged), parts, strict=True)
             for number, (passages, text) in enumerate(records[:most])
         ]
         write_institution(out / name, {"work": rows}, manifest(study.columns))

@@ -7,12 +7,9 @@ It claims nothing that it did not just see: every line of the closing table is r
 import math
 import secrets
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -24,34 +21,25 @@ from ...node.blueprint.derive import stated
 from ...node.blueprint.presets import RECIPES, preset
 from ...node.blueprint.recipe import Budget
 from ...node.control.client import Client
-from ...node.core.events import Snapshot
-from ...node.core.messages import Kind
 from ...node.home.config import Privacy
-from ...node.learner.client import Worker, worker
+from ...node.learner.client import Worker
 from ...node.learner.messages import opening
 from ...node.runtime import logs
-from ...node.runtime.folding import compute
-from ...node.store.blobs import Blobs
-from ...node.store.states import States
 from ...node.verify import verify_home_withdrawal
-from ...protocol.blocks import Vote
-from ...protocol.charter import Charter
-from ...protocol.components import MILLION, state_digest
-from ...protocol.signing import open_signed
+from ...protocol.components import MILLION
 from ..learn.baseline import States as Trained
 from ..learn.baseline import local_only, quality, scores
 from ..learn.datasets import prepare_digits, prepare_oulad
 from . import report
 from .federation import Agreed, Daemon, Institution, Settings, found
-from .observe import View, bytes_per_round, closed, fold_ledger, look, lower_bound, moment, round_seconds, snapshot
+from .observe import bytes_per_round, closed, fold_ledger, lower_bound, moment, round_seconds, snapshot
 from .result import Result
+from .running import Running, folder_for, signed, wait_for
 
 ALPHA = 0.3
 EPSILON, DELTA = 8.0, 1e-5
 ROBUST = "clip+nnm+trimmed_mean"  # the rule where some lie, unless another one is asked for
 LYING = (sys.executable, "-P", "-m", "collegium.sims.processes.lying_learner")
-STALL_SECONDS = 180.0
-HOLD_SECONDS = 20.0
 
 
 def run(
@@ -73,14 +61,8 @@ def run(
     logs.configure("console", "warning")  # to stderr: standard output is for the result
     if rounds < 3:
         raise UsageError("the demo needs at least 3 rounds", "One before the crash, one with it, one after it.")
-    if keep is not None and keep.exists() and any(keep.iterdir()):
-        raise UsageError(f"{keep} is not empty", "Name a new folder for --keep.")
     with ExitStack() as stack:
-        if keep is None:
-            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="collegium-demo-")))
-        else:
-            root = keep.absolute()
-            root.mkdir(parents=True, exist_ok=True)
+        root = folder_for(keep, stack)
         demo = Demo(root, console, data, institutions, rounds, dp, liars, rule or (ROBUST if liars else "mean"))
         stack.callback(demo.stop)
         result = demo.run()
@@ -91,7 +73,7 @@ def run(
     return 0 if result.ok else 1
 
 
-class Demo:
+class Demo(Running):
     """One run."""
 
     def __init__(
@@ -105,10 +87,10 @@ class Demo:
         liars: int = 0,
         rule: str = "mean",
     ) -> None:
-        self.root, self.console, self.rounds, self.dp = root, console, rounds, dp
+        self.rounds, self.dp = rounds, dp
         name = "digits" if data is None else "oulad"
         console.print(f"[bold]Founding a federation[/bold] on {'scikit-learn digits' if data is None else data} …")
-        folders = self._folders(data, institutions)
+        folders = _folders(root, data, institutions)
         count = len(folders)
         if not 0 <= liars < count - 1:
             raise UsageError(f"{liars} of {count} institutions cannot lie", "At least two have to be honest.")
@@ -132,7 +114,7 @@ class Demo:
         learning = stated(learning, [folder for _, folder in folders])
         recipe = RECIPES[name]
         lot = max(1.0, round(recipe.sample_rate / MILLION * recipe.students / count, 1))
-        self.charter, self.institutions = found(
+        charter, members = found(
             root,
             [(title, folder, lot) for title, folder in folders],
             Agreed(f"demo-{name}", specs, learning, seed, deadline_ms=30_000),
@@ -142,26 +124,12 @@ class Demo:
                 learners=dict.fromkeys(lying, LYING),
             ),
         )
-        self.daemons = [Daemon(institution) for institution in self.institutions]
-        self.views = [View() for _ in self.institutions]
         self.result = Result(
-            name, "accuracy" if data is None else "AUC", rounds, [i.name for i in self.institutions], dp, rule, lying
+            name, rounds, [i.name for i in members], dp, rule, lying, metric="accuracy" if data is None else "AUC"
         )
         self.result.statistic = next(spec.name for spec in specs if spec.is_statistic)
-        self.names = {i.identity.public_key: i.name for i in self.institutions}
-        self.started = 0.0
         self.disturbed: set[int] = {1}
-
-    def _folders(self, data: Path | None, institutions: int | None) -> list[tuple[str, Path]]:
-        if data is None:
-            folders = prepare_digits(self.root / "data", institutions or 4, ALPHA, seed=0)
-            return [(f"school-{index + 1}", folder) for index, folder in enumerate(folders)]
-        return [(f"module-{name}", path) for name, path in prepare_oulad(data, self.root / "data", institutions or 7)]
-
-    def stop(self) -> None:
-        """Stop every daemon."""
-        for daemon in self.daemons:
-            daemon.stop()
+        super().__init__(root, console, charter, members, self.result)
 
     # ---- the story
 
@@ -183,9 +151,10 @@ class Demo:
         try:
             self._train()
             self._figures()
-            before = self._final_states()
+            before = self.final_states()
             with ExitStack() as stack:
-                workers = self._workers(stack)
+                folders = [i.data for i in self.institutions if i.data is not None]
+                workers = self.workers([opening(self.charter, folder) for folder in folders], stack)
                 self._quality(before, workers)
                 self._withdraw(workers)
         except OperatorError as error:
@@ -194,17 +163,14 @@ class Demo:
         return result
 
     def _train(self) -> None:
-        self.started = time.time()
-        for daemon in self.daemons:
-            daemon.start()
+        self.start()
         victim = self.daemons[1 % len(self.daemons)]
         crash_round = max(2, self.rounds // 2)
-        with Live(self._table(), console=self.console, refresh_per_second=4, transient=True) as live:
-            self._until(lambda: self.views[1 % len(self.views)].draws >= crash_round, live, "the round of the crash")
+        with Live(self.table(), console=self.console, refresh_per_second=4, transient=True) as live:
+            self.until(lambda: self.views[1 % len(self.views)].draws >= crash_round, live, "the round of the crash")
             self._crash(victim, crash_round, live)
-            self._until(lambda: all(closed(v, self.charter) >= self.rounds for v in self.views), live, "the last round")
-            self._until(lambda: all((0, self.rounds) in v.metrics for v in self.views), live, "the last evaluation")
-        self.console.print(replace(self._table(), whole=True))
+            self.until_trained(self.rounds, live)
+        self.console.print(self.table(whole=True))
 
     def _crash(self, victim: Daemon, round_: int, live: Live) -> None:
         name = victim.institution.name
@@ -221,7 +187,7 @@ class Demo:
         def back() -> bool:
             return closed(self.views[self.daemons.index(victim)], self.charter) >= round_
 
-        self._until(back, live, f"{name} to catch up")
+        self.until(back, live, f"{name} to catch up")
         after = self._words(victim.institution, victim.institution)
         # Votes of decided heights are let go; no record ever is, and no word may change.
         lost = [
@@ -235,59 +201,7 @@ class Demo:
 
     def _words(self, keeper: Institution, speaker: Institution) -> dict[tuple[object, ...], bytes]:
         """Return another institution's records by seq and votes by step, from one institution's disk."""
-        return dict(_signed(snapshot(keeper), speaker.identity.public_key, self.charter))
-
-    def _until(self, done: Callable[[], bool], live: Live | None, what: str) -> None:
-        last, changed = None, time.time()
-        while not done():
-            time.sleep(0.1)
-            self.views = [look(i, v) for i, v in zip(self.institutions, self.views, strict=True)]
-            for daemon in self.daemons:
-                reason = daemon.dead()
-                if reason is not None:
-                    raise OperatorError(f"the daemon of {daemon.institution.name} ended: {reason}")
-            if live is not None:
-                live.update(self._table())
-            state = [(v.height, v.draws, len(v.metrics), len(v.notes)) for v in self.views]
-            if state != last:
-                last, changed = state, time.time()
-            elif time.time() - changed > STALL_SECONDS:
-                rounds = zip(self.institutions, self.views, strict=True)
-                where = ", ".join(f"{i.name} at round {closed(v, self.charter)}" for i, v in rounds)
-                raise OperatorError(
-                    f"nothing happened for {STALL_SECONDS:g} s while waiting for {what}: {where}",
-                    f"Read node.log of the members that are behind, in {self.root}.",
-                )
-
-    def _table(self) -> report.Progress:
-        return report.Progress(
-            self.views, self.institutions, self.charter, self.result.metric, self.started, self.names
-        )
-
-    def _final_states(self) -> Trained:
-        """Ask every host which state it holds, and compare with what its own ledger and bytes fold to."""
-        states: Trained = {}
-        for institution in self.institutions:
-            ledger = fold_ledger(institution, self.charter)
-            expected = {}
-            for spec in self.charter.components:
-                component = ledger.components[spec.name]
-                with tempfile.TemporaryDirectory() as scratch:
-                    state, _ = compute(spec, component.rounds, Blobs(institution.home.blobs), States(Path(scratch)))
-                states[spec.name] = state
-                expected[spec.name] = state_digest(spec.name, state).hex()
-            held = _held_digests(institution, expected)
-            for name, digest in expected.items():
-                self.result.state_digests.setdefault(name, {})[institution.name] = held.get(name, "")
-                if held.get(name) != digest:
-                    self.result.problems.append(f"{institution.name} holds another state of {name} than it should")
-        return states
-
-    def _workers(self, stack: ExitStack) -> list[Worker]:
-        """Open a worker on the data of each institution."""
-        folders = [i.data for i in self.institutions if i.data is not None]
-        with ThreadPoolExecutor(len(folders)) as pool:
-            return list(pool.map(lambda folder: stack.enter_context(worker(opening(self.charter, folder))), folders))
+        return dict(signed(snapshot(keeper), speaker.identity.public_key, self.charter))
 
     def _quality(self, federated: Trained, workers: list[Worker]) -> None:
         result, sums = self.result, self.result.statistic
@@ -329,9 +243,9 @@ class Demo:
                 for c in listing
             )
 
-        _wait_for(certified, "the refolded state to be certified everywhere")
+        wait_for(certified, "the refolded state to be certified everywhere")
         time.sleep(0.5)
-        left = [scores(learner, states) for states in [self._final_states()] for learner in workers]
+        left = [scores(learner, states) for states in [self.final_states()] for learner in workers]
         result.after_withdrawal = quality(left)
         result.statistic_after_withdrawal = quality(left, result.statistic)
         try:
@@ -347,28 +261,10 @@ class Demo:
     # ---- what held
 
     def _audit(self) -> None:
-        """G1: equal states. G8: nothing signed twice anywhere. G6: ε within the budget."""
-        result = self.result
-        for name, digests in result.state_digests.items():
-            if len(set(digests.values())) != 1:
-                result.problems.append(f"hosts hold different states of {name}")
-        if result.state_digests and not any("different states" in p for p in result.problems):
-            result.verified.append("every host holds the same bits")
-        words: dict[tuple[object, ...], bytes] = {}
-        for institution in self.institutions:
-            for word, digest in _signed(snapshot(institution), None, self.charter):
-                if words.setdefault(word, digest) != digest:
-                    result.problems.append(f"{self.names.get(word[1], '?')} signed twice: {word[0]} {word[2:]}")  # type: ignore[call-overload]  # the key
-        result.verified.append(f"no two different statements under one number among {len(words)} signed ones")
-        if not result.recovered:
-            result.problems.append(f"{result.killed or 'the killed daemon'} did not recover")
-        for institution, view in zip(self.institutions, self.views, strict=True):
-            view = look(institution, view)  # noqa: PLW2901 - the last look
-            result.epsilon[institution.name] = view.epsilon / 1000
-            if view.epsilon > EPSILON * 1000:
-                result.problems.append(f"{institution.name} spent ε = {view.epsilon / 1000}")
-        if self.dp:
-            result.verified.append(f"every ε stayed within {EPSILON:g}, each training run on disk before it began")
+        """What every demo checks, and that the killed daemon came back."""
+        self.audit(EPSILON if self.dp else None)
+        if not self.result.recovered:
+            self.result.problems.append(f"{self.result.killed or 'the killed daemon'} did not recover")
 
     def _figures(self) -> None:
         result, charter = self.result, self.charter
@@ -384,33 +280,8 @@ class Demo:
         result.bytes_lower_bound = lower_bound(ledger, self.institutions, skip)
 
 
-def _signed(stored: Snapshot, author: bytes | None, charter: Charter) -> Iterator[tuple[tuple[object, ...], bytes]]:
-    """Yield what members signed: ("record", author, seq) and ("vote", author, height, view, step), with a digest."""
-    records = [record for block in stored.blocks for record in block.records]
-    for record in (*records, *stored.records):
-        if author in (None, record.value.author):
-            yield ("record", record.value.author, record.value.seq), record.digest
-    for _, data in stored.messages:
-        if data[0] == Kind.VOTE:
-            vote = open_signed(Vote, data[1:], charter.federation, trusted=True).value
-            if author in (None, vote.author):
-                yield ("vote", vote.author, vote.height, vote.view, vote.step), vote.block
-
-
-def _held_digests(institution: Institution, expected: dict[str, str]) -> dict[str, str]:
-    """Return the digests of the states that a running host holds; one that still folds is waited for."""
-    deadline = time.time() + HOLD_SECONDS
-    while True:
-        components = Client(institution.home).components()
-        held = {item["component"]: str(item["digest"]) for item in components}
-        if held == expected or time.time() > deadline:
-            return held
-        time.sleep(0.2)
-
-
-def _wait_for(done: Callable[[], bool], what: str) -> None:
-    deadline = time.time() + STALL_SECONDS
-    while not done():
-        if time.time() > deadline:
-            raise OperatorError(f"waited {STALL_SECONDS:g} s for {what}")
-        time.sleep(0.3)
+def _folders(root: Path, data: Path | None, institutions: int | None) -> list[tuple[str, Path]]:
+    if data is None:
+        folders = prepare_digits(root / "data", institutions or 4, ALPHA, seed=0)
+        return [(f"school-{index + 1}", folder) for index, folder in enumerate(folders)]
+    return [(f"module-{name}", path) for name, path in prepare_oulad(data, root / "data", institutions or 7)]

@@ -120,6 +120,7 @@ class Settings:
     learner: tuple[str, ...] = ()
     learners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     timing: config.Timing = field(default_factory=config.Timing)
+    models: config.Models = field(default_factory=config.Models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,7 @@ def found(
                 privacy=settings.privacy,
                 log=config.Log(format="json"),
                 timing=settings.timing,
+                models=settings.models,
             ),
         )
         institutions.append(Institution(title, home, identity, data, lot))

@@ -16,7 +16,7 @@ from ...protocol.component_names import names_statistic
 from ...protocol.components import ComponentSpec
 from .federation import Institution
 
-MAIN = ("accuracy", "auc", "r2")
+MAIN = ("accuracy", "auc", "r2", "loss_a_token")
 
 
 @dataclass(slots=True)

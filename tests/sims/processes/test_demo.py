@@ -82,7 +82,7 @@ def test_the_tour_s_commands_work_and_print_what_it_shows(
 
 
 def test_a_problem_is_no_success() -> None:
-    result = Result("digits", "accuracy", 3, ["a"], True)
+    result = Result("digits", 3, ["a"], True, metric="accuracy")
     assert result.ok
     result.problems.append("hosts hold different states")
     assert not result.ok
