@@ -12,6 +12,13 @@ from typing import Any, Literal
 Kind = Literal["text", "image", "audio", "writer"]  # what it embeds; a writer continues a text
 Config = Mapping[str, Any]
 Shapes = dict[str, tuple[int, ...]]
+# As transformers calls them, in every version that is supported.
+ACTIVATIONS = frozenset(
+    {
+        "gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh", "gelu_10", "quick_gelu", "relu", "relu2",
+        "relu6", "leaky_relu", "silu", "swish", "sigmoid", "tanh", "mish", "linear", "hardswish", "laplace",
+    }
+)  # fmt: skip
 NEEDED = object()  # in place of a default: the key has to be there
 
 
@@ -35,6 +42,8 @@ class Family:
     derived: Mapping[str, Callable[[Config], int]] = field(default_factory=dict)
     hidden: str = "hidden_size"
     layers: str = "num_hidden_layers"
+    heads: str = "num_attention_heads"
+    activation: str = "hidden_act"
     positions: str = "max_position_embeddings"
     shifted: bool = False  # positions start after the padding id: that many fewer can be used
 
@@ -267,6 +276,8 @@ FAMILIES: Mapping[str, Family] = {
         projections=_projections("transformer.layer.{}.attention", "q_lin", "k_lin", "v_lin"),
         hidden="dim",
         layers="n_layers",
+        heads="n_heads",
+        activation="activation",
     ),
     "llama": Family(
         "writer",
@@ -299,6 +310,8 @@ FAMILIES: Mapping[str, Family] = {
         projections=dict.fromkeys(("query", "key", "value"), "transformer.h.{}.attn.c_attn"),  # one module for all
         hidden="n_embd",
         layers="n_layer",
+        heads="n_head",
+        activation="activation_function",
         positions="n_positions",
     ),
     "whisper": Family(
@@ -311,6 +324,8 @@ FAMILIES: Mapping[str, Family] = {
         ("model.encoder.", "encoder."),
         hidden="d_model",
         layers="encoder_layers",
+        heads="encoder_attention_heads",
+        activation="activation_function",
         positions="max_source_positions",
     ),
     "vit": Family(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
 from ...crypto.errors import CorruptError, UsageError
-from .families import FAMILIES, NEEDED, Config, Family, Kind, Shapes
+from .families import ACTIVATIONS, FAMILIES, NEEDED, Config, Family, Kind, Shapes
 
 FORMAT = 1
 MARK, READS, TYPE = "collegium", "reads", "model_type"
@@ -124,6 +124,7 @@ def normalised(where: object, raw: Mapping[str, Any], reads: Input) -> Normalise
         raise UsageError(
             f"{where}: pad_token_id = {config['pad_token_id']} is no word of its vocabulary", "Fetch the model again."
         )
+    _check_buildable(where, family, config)
     made = Normalised(str(raw[TYPE]), config, reads)
     layers = config.get(family.layers)
     if isinstance(layers, int) and layers > MAX_LAYERS:
@@ -131,6 +132,31 @@ def normalised(where: object, raw: Mapping[str, Any], reads: Input) -> Normalise
     if sum(map(prod, made.shapes.values())) > MAX_NUMBERS:
         raise UsageError(f"{where}: a model of more than {MAX_NUMBERS:,} numbers", "Take a smaller one.")
     return made
+
+
+def _check_buildable(where: object, family: Family, config: Config) -> None:
+    """Raise UsageError for a configuration of which no library can build a model."""
+    activation = config.get(family.activation)
+    if activation is not None and activation not in ACTIVATIONS:
+        raise UsageError(
+            f"{where}: {family.activation} = {activation!r} is no function that is known",
+            f"Known: {', '.join(sorted(ACTIVATIONS))}.",
+        )
+    heads, features = config.get(family.heads), config[family.hidden]
+    sizes: list[tuple[Any, str, Any, str]] = []  # a number, its name, and what it has to be a multiple of
+    if "num_key_value_heads" in config:
+        sizes += [(heads, family.heads, config["num_key_value_heads"], "num_key_value_heads")]
+        sizes += [(config["head_dim"], "head_dim", 2, "2")]  # rotary positions turn pairs
+    elif heads is not None:
+        sizes += [(features, family.hidden, heads, family.heads)]
+    if "patch_size" in config:
+        sizes += [(config["image_size"], "image_size", config["patch_size"], "patch_size")]
+    for size, name, part, of in sizes:
+        if not size or size % (part or 1):
+            raise UsageError(
+                f"{where}: {name} = {size} is no multiple of {of}{'' if of.isdecimal() else f' = {part}'}",
+                "No model can be built of it: fetch it again.",
+            )
 
 
 def _value(where: object, key: str, value: Any, default: Any) -> Any:

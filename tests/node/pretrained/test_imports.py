@@ -1,6 +1,7 @@
 """`collegium model import`: one folder, with one digest, whoever converts a model with whatever version."""
 
 import json
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from collegium.cli.main import main
-from collegium.crypto.errors import OperatorError
+from collegium.crypto.errors import OperatorError, UsageError
 from collegium.node.learner.importing import import_model
 from collegium.node.pretrained.families import FAMILIES, LITE0, NEEDED
 from collegium.node.pretrained.imports import _reads
@@ -129,6 +130,23 @@ def test_what_decides_a_feature_shows(run: Import, tiny: Path, tmp_path: Path) -
     assert len(digests) == 5
 
 
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("llama", {"num_key_value_heads": 3}, "num_attention_heads = 4 is no multiple of num_key_value_heads = 3"),
+        ("llama", {"head_dim": 7}, "head_dim = 7 is no multiple of 2"),
+        ("distilbert", {"n_heads": 3}, "dim = 32 is no multiple of n_heads = 3"),
+        ("vit", {"image_size": 17, "patch_size": 4}, "image_size = 17 is no multiple of patch_size = 4"),
+        ("whisper", {"encoder_attention_heads": 3}, "d_model = 32 is no multiple of encoder_attention_heads = 3"),
+        ("gpt2", {"activation_function": "x"}, "activation_function = 'x' is no function"),
+    ],
+)
+def test_sizes_that_do_not_fit_each_other_are_refused_by_name(kind: str, change: dict[str, Any], said: str) -> None:
+    raw = {"model_type": kind, **USUAL, "num_key_value_heads": 4, **SMALL.get(kind, {}), **change}
+    with pytest.raises(UsageError, match=re.escape(said)):
+        normalised("here", raw, ImageInput(32) if kind == "vit" else TextInput())
+
+
 def header_edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / "model.safetensors"
     data = path.read_bytes()
@@ -174,6 +192,11 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
         (lambda folder: edited(folder, num_hidden_layers=400_000_000), "no value"),
         (lambda folder: edited(folder, num_hidden_layers=10_000), "at most 512"),
         (lambda folder: edited(folder, vocab_size=2**23, hidden_size=2**23), "numbers"),
+        (
+            lambda folder: edited(folder, num_attention_heads=5),
+            "hidden_size = 32 is no multiple of num_attention_heads",
+        ),
+        (lambda folder: edited(folder, hidden_act="gelly"), "no function that is known"),
         (lambda folder: edited(folder, num_hidden_layers=3), "lack encoder.layer.2"),
         (lambda folder: edited(folder, position_embedding_type="relative_key"), "is not supported"),
         (lambda folder: edited(folder, model_type="mamba"), "Known: bert"),
