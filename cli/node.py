@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..node.home.paths import Home
-    from ..node.views.shapes import NodeStatus, NotConnected
+    from ..node.views.shapes import LearnerGlance, NodeStatus, NotConnected
 
 app = typer.Typer(help="This node's daemon.", no_args_is_help=True)
 app.command("pause")(pause)
@@ -312,7 +312,7 @@ def show(out: "Console", node: "NodeStatus", *, silent: bool = False) -> None:
         pairs += [
             ("connected", names(live["connected"])),
             ("not connected", "; ".join(_absent(member) for member in live["not_connected"]) or "–"),
-            ("learner", " ".join(filter(None, (learner["state"], learner["device"] or "", learner["detail"])))),
+            ("learner", _learner(learner)),
             ("traffic", f"received {size(live['bytes_received'])}, sent {size(live['bytes_sent'])}"),
         ]
         if live["refused"]:
@@ -367,3 +367,11 @@ def _pace(node: "NodeStatus") -> str:
 
 def _absent(member: "NotConnected") -> str:
     return f"{member['name']} ({member['why']})" if member["why"] else str(member["name"])
+
+
+def _learner(learner: "LearnerGlance") -> str:
+    from ..node.views import under_way
+
+    far = under_way(learner)
+    state = f"{learner['state']}: {far}" if far else learner["state"]
+    return " ".join(filter(None, (state, learner["device"], learner["detail"])))

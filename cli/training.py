@@ -55,6 +55,7 @@ def wait_for_learner(home: "Home", seconds: float) -> "tuple[NodeStatus, LiveSho
     """
     from ..node.control.client import Client
     from ..node.home.lock import running
+    from ..node.views import under_way
 
     client, begun, shown = Client(home), time.monotonic(), 0.0
     status: NodeStatus | None = None
@@ -72,8 +73,8 @@ def wait_for_learner(home: "Home", seconds: float) -> "tuple[NodeStatus, LiveSho
                 return status, live
             if learner["state"] not in SETTLED and now > PATIENCE and now > shown + AGAIN:
                 shown = now
-                done, total = learner["progress"]
-                say(f"the learner opens the data{f': {done} of {total} texts embedded' if total else ''} …")
+                far = under_way(learner)
+                say(f"the learner opens the data{f': {far}' if far else ''} …")
         time.sleep(0.2)
 
 

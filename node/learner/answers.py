@@ -23,6 +23,10 @@ class BadReplyError(OperatorError):
     number = 0
 
 
+class HelperLostError(OperatorError):
+    """A helper of a training run over several processes does not answer: the whole team begins anew (crew.py)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """The request was carried out; there is no result."""
@@ -260,6 +264,8 @@ class Failed:
         match error:
             case BadRequestError() | RefusedError():
                 return cls("bad-request", error.message, error.advice, error.exit_code)
+            case HelperLostError():
+                return cls("internal", error.message, error.advice)
             case OperatorError():
                 return cls("bad-data", error.message, error.advice, error.exit_code)
             case _:

@@ -217,7 +217,7 @@ class Frozen(Protocol):
     def adapted(self) -> bool:
         """Whether it is not frozen after all."""
 
-    def embed(self, records: Any) -> Floats:
+    def embed(self, records: Any, progress: Callable[[int, int], None] | None = None) -> Floats:
         """Return [n, width]."""
 
 
@@ -249,18 +249,26 @@ def embed_cached(
             missing.append((row, key))
         else:
             embedded[row] = value
+    if missing and progress is not None:
+        progress(0, len(missing))
     missing.sort(key=lambda item: len(contents[item[0]][1]))  # batches of like length: the least padding
     for begin in range(0, len(missing), CHUNK):
         chunk = missing[begin : begin + CHUNK]
         # One prompt question precedes many answers.
         distinct = {contents[row]: records[row] for row, _ in chunk}
         places = {content: number for number, content in enumerate(distinct)}
-        vectors = encoder.embed(list(distinct.values()))[[places[contents[row]] for row, _ in chunk]]
+        tell = None if progress is None else _within(progress, begin, len(chunk), len(missing))
+        vectors = encoder.embed(list(distinct.values()), tell)[[places[contents[row]] for row, _ in chunk]]
         cache.put_many(model, ((key, subjects[row], vector) for (row, key), vector in zip(chunk, vectors, strict=True)))
         embedded[[row for row, _ in chunk]] = vectors
         if progress is not None:
             progress(begin + len(chunk), len(missing))
     return embedded
+
+
+def _within(progress: Callable[[int, int], None], begin: int, size: int, total: int) -> Callable[[int, int], None]:
+    """Return what tells of a part of `size` records from `begin` on as progress in all `total`."""
+    return lambda done, of: progress(begin + size * done // of, total)
 
 
 def _content(record: Any) -> tuple[str, bytes]:

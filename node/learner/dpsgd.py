@@ -177,13 +177,17 @@ def train(
             chosen = team.from_leader(chosen)
             if drawn is not None:
                 drawn.update(chosen.tolist())
-            sums = team.added(clipped_sums(gradients, model, engaged, data, team.part(chosen)))
+            mine = clipped_sums(gradients, model, engaged, data, team.part(chosen))
+            if not team.leads:
+                progress(step + 1, sampling.steps)  # before it waits: the leader knows for whom it waits
+            sums = team.added(mine)
             for spec in active if team.leads else ():
                 rule = engaged[spec.name]
                 noise = rule.noise * rule.clip * gaussian(source, spec.dimension) if rule.noise > 0.0 else 0.0
                 change[spec.name] -= rule.learning_rate * (sums[spec.name] + noise) / sampling.lot
             weights.copy_(torch.from_numpy(team.from_leader(start + total)))
-            progress(step + 1, sampling.steps)
+            if team.leads:
+                progress(step + 1, sampling.steps)
     return change
 
 

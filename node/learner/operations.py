@@ -132,7 +132,7 @@ def train_components(session: Session, request: Train, progress: Callable[[int, 
 
     def tell(done: int, total: int) -> None:
         nonlocal last
-        if done == total or monotonic() - last >= PROGRESS_SECONDS:
+        if not session.team.leads or done == total or monotonic() - last >= PROGRESS_SECONDS:
             last = monotonic()
             progress(done, total)
 

@@ -20,28 +20,36 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import distributed
 
+from .waiting import Waiting
+
 Floats = npt.NDArray[np.float64]
 Scalar = TypeVar("Scalar", np.int64, np.float64)
 PR_SET_PDEATHSIG = 1
-PATIENCE = timedelta(days=1)  # for the slowest part of one step
+MEETING = timedelta(minutes=10)  # until all have started
+PATIENCE = timedelta(days=1)  # for a step: a leader kills who takes too long for it (waiting.py)
 
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """The processes of a training run, seen from one of them: its `rank`, 0 for the leader, of `size`."""
+    """The processes of a training run, seen from one of them: its `rank`, 0 for the leader, of `size`.
+
+    `waiting` notes when it waits for the others, and `group` is torch's.
+    """
 
     rank: int = 0
     size: int = 1
+    waiting: Waiting = field(default_factory=Waiting)
+    group: Any = None
 
     @property
     def leads(self) -> bool:
@@ -57,9 +65,10 @@ class Team:
         if self.size == 1:
             return values
         length = torch.tensor([values.size], device=device(self))
-        distributed.broadcast(length, 0)
-        mine = torch.from_numpy(values if self.leads else np.empty(int(length), values.dtype)).to(device(self))
-        distributed.broadcast(mine, 0)
+        with self.waiting.for_others():
+            distributed.broadcast(length, 0, self.group)
+            mine = torch.from_numpy(values if self.leads else np.empty(int(length), values.dtype)).to(device(self))
+            distributed.broadcast(mine, 0, self.group)
         return np.asarray(mine.cpu().numpy(), values.dtype)
 
     def added(self, sums: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -68,7 +77,8 @@ class Team:
             return dict(sums)
         names = sorted(sums)
         joined = torch.from_numpy(np.concatenate([sums[name] for name in names])).to(device(self))
-        distributed.all_reduce(joined)
+        with self.waiting.for_others(step=True):
+            distributed.all_reduce(joined, group=self.group)
         ends = np.cumsum([sums[name].size for name in names])
         return dict(zip(names, np.split(joined.cpu().numpy(), ends[:-1]), strict=True))
 
@@ -93,10 +103,12 @@ def join(team: Team, meeting: Path) -> Team:
         init_method=f"file://{meeting}",
         rank=team.rank,
         world_size=team.size,
-        timeout=PATIENCE,
+        timeout=MEETING,
     )
-    distributed.barrier()  # all have read the file, and it may go
-    return team
+    distributed.barrier()
+    group = distributed.new_group(timeout=PATIENCE)
+    distributed.barrier(group)  # all have read the file, and it may go
+    return replace(team, group=group)
 
 
 def end_with(parent: int) -> None:

@@ -1,6 +1,6 @@
 """The worker's process: it reads request frames from standard input and answers on standard output.
 
-Exit status: 0 at the end of the input, 3 if the stream of frames is broken, 1 if the daemon is gone.
+Exit status: 0 at the end of the input, 3 if the stream of frames is broken, 1 if the daemon is gone, 4 if a helper is.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import BinaryIO
 from ...crypto.errors import CollegiumError
 from .answers import BadRequestError, Failed, Progress, Reply
 from .coding import decode_request, encode
+from .crew import ENDED
 from .frames import BrokenStreamError, read_frame, write_frame
 from .messages import Request
 from .worker import OnProgress, Worker
@@ -49,6 +50,8 @@ def serve(worker: Worker, requests: BinaryIO, responses: BinaryIO) -> int:
             reply(number, Progress(done, total))
 
         reply(number, _answer(worker, request, progress))
+        if worker.lost:
+            return ENDED
 
 
 def _answer(worker: Worker, request: Request, progress: OnProgress) -> Reply:

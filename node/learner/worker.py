@@ -5,11 +5,12 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, assert_never
 
 from ..privacy.accountant import Event, claimed, epsilon
 from ..privacy.budget import Verdict, decide_run
-from .answers import Answer, BadRequestError, Done, EpsilonFound
+from .answers import Answer, BadRequestError, Done, EpsilonFound, HelperLostError
 from .crew import ENDED, Crew
 from .messages import (
     Audit,
@@ -49,6 +50,7 @@ class Worker:
         self._sessions: dict[str, Session] = {}
         self._team = team
         self._crew: Crew | None = None
+        self.lost = False  # a helper: this worker can only end
 
     def handle(self, request: Request, progress: OnProgress) -> Answer:
         """Answer a request. Raises CollegiumError, ValueError for what cannot be answered."""
@@ -70,8 +72,9 @@ class Worker:
                 from . import operations  # noqa: PLC0415  # torch
 
                 self._sessions.pop(request.session, None)  # free its memory for the new one
+                began = monotonic()
                 session, answer = operations.open_data(request, progress)
-                team = self._team or self._gathered(request)
+                team = self._team or self._gathered(request, monotonic() - began)
                 self._sessions[request.session] = session if team is None else session.within(team)
                 return answer
             case _:
@@ -91,7 +94,7 @@ class Worker:
             case Respec():
                 self._sessions[request.session] = operations.respec(session, request)
                 if session.team.leads and self._crew is not None:
-                    self._crew.ask(request)
+                    self._crew.ask(request, 0.0)
                 return Done()
             case Train():
                 with self._together(session, request):
@@ -109,14 +112,21 @@ class Worker:
             case _:
                 assert_never(request)
 
-    def _gathered(self, request: Open) -> "Team | None":
-        """Start as many helpers as a session wants, and open it in each. Raises the first one's OperatorError."""
+    def _gathered(self, request: Open, seconds: float) -> "Team | None":
+        """Start as many helpers as a session wants, and open it in each; it took `seconds` here.
+
+        Raises the first one's OperatorError.
+        """
         if request.processes == 1:
             return None
         if self._crew is not None and self._crew.team.size != request.processes:
             raise BadRequestError("a worker's sessions have one number of processes", "Start another worker.")
-        self._crew = self._crew or Crew(request.processes)
-        self._crew.ask(replace(request, processes=1, cache_read_only=True, purge=False))
+        try:
+            self._crew = self._crew or Crew(request.processes)
+            self._crew.ask(replace(request, processes=1, cache_read_only=True, purge=False), seconds)
+        except HelperLostError:
+            self.lost = True
+            raise
         return self._crew.team
 
     @contextmanager
@@ -131,6 +141,9 @@ class Worker:
             else:
                 with self._crew.beside(request):
                     yield
+        except HelperLostError:
+            self.lost = True
+            raise
         except Exception:  # noqa: BLE001  # whatever it was
             traceback.print_exc(file=sys.stderr)
             raise SystemExit(ENDED) from None

@@ -34,8 +34,9 @@ class Learner:
 
     `state` is "starting", "ready", "training", "failed", "waiting" (for a data folder) or "off"; `detail` is the
     reason. Unusable data, such as a missing table, are opened again with backoff. `device` is the compute device,
-    `progress` the steps done and in all (0, 0: unknown), `cut` the number of a text modality's records that are read in
-    part. `on_ended`: a worker that was ready ended by itself, and another one begins.
+    `progress` the steps of a training run, or the records that a pretrained model has read, done and in all (0, 0:
+    nothing is under way), `cut` the number of a text modality's records that are read in part. `on_ended`: a worker
+    that was ready ended by itself, and another one begins.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Learner:
         self.students: int | None = None  # students in the data, held out or not; None: unknown
         self.labelled: dict[str, int] = {}  # by task: the number of records with a label
         self.progress = (0, 0)
+        self._said = ""  # why the last request failed, if it did
         self.cut: dict[str, int] = {}
         self._reopening = False
 
@@ -74,6 +76,7 @@ class Learner:
         backoff = MIN_BACKOFF
         while True:
             started = trio.current_time()
+            self.progress = (0, 0)
             try:
                 await self._live()
             except (OSError, CollegiumError) as error:
@@ -131,7 +134,7 @@ class Learner:
                 logged = str(error)
                 await trio.sleep(backoff)
                 continue
-            self._excused = True
+            self._excused, self.progress = True, (0, 0)
             self.state, self.detail, self.device = "ready", "", answer.device
             self.left_out = answer.left_out
             self.students = answer.subjects + answer.held_out
@@ -161,7 +164,8 @@ class Learner:
             data = await process.stdout.receive_some(1 << 16)
             if not data:
                 status = process.poll()
-                self.detail = f"the worker ended (status {status})" if status is not None else "the worker ended"
+                how = "" if status is None else f" (status {status})"
+                self.detail = f"the worker ended{how}{f': {self._said}' if self._said else ''}"
                 scope.cancel()
                 return
             buffer += data
@@ -190,8 +194,10 @@ class Learner:
             case Progress():
                 self.progress = (reply.done, reply.total)
             case Failed():
+                self._said = reply.message
                 call.end(LearnerError(reply.message, reply.advice, reply.kind))
             case _:  # an Answer: mypy refuses any other reply without its case
+                self._said = ""
                 call.end(reply)
 
     async def request(self, message: Asks[A]) -> A:
@@ -214,7 +220,7 @@ class Learner:
             finally:
                 self._waiting.pop(number, None)
                 if training and self.state == "training":
-                    self.state = "ready"
+                    self.state, self.progress = "ready", (0, 0)
         outcome = call.outcome
         if isinstance(outcome, LearnerError):
             raise outcome

@@ -11,7 +11,7 @@ from .membership import how_it_ended, member, motions, motions_named, near_motio
 from .note import Level, Note, NoteKind
 from .privacy import forecast, privacy, privacy_log, privacy_plan, retraining_cost, spent_notes
 from .rounds import round_detail, rounds
-from .status import components, find_member, member_named, peers, status
+from .status import components, find_member, member_named, peers, status, under_way
 from .unlearn import cost_to_others, unlearn
 
 __all__ = [
@@ -48,5 +48,6 @@ __all__ = [
     "show_motion",
     "spent_notes",
     "status",
+    "under_way",
     "unlearn",
 ]

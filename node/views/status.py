@@ -11,7 +11,7 @@ from ..home.addresses import peer_id
 from .context import Context, Live, moment
 from .notes import notes
 from .quiet import quiet_hours
-from .shapes import ComponentGlance, ComponentShown, LiveShown, NodeStatus, OpenRound, Peers, PeerShown
+from .shapes import ComponentGlance, ComponentShown, LearnerGlance, LiveShown, NodeStatus, OpenRound, Peers, PeerShown
 from .training import not_trained_by, offered, trained_by, training
 
 
@@ -51,6 +51,18 @@ def status(context: Context) -> NodeStatus:
         ],
         "live": None if live is None else _live_shown(context, live),
     }
+
+
+def under_way(learner: LearnerGlance) -> str:
+    """Return how far a learner is with a training run, or with what pretrained models read; "" if neither is known."""
+    done, of = learner["progress"]
+    match learner["state"]:
+        case "training" if of:
+            return f"step {done} of {of}"
+        case "starting" if of:
+            return f"reading {done} of {of} records"
+        case _:
+            return ""
 
 
 def _live_shown(context: Context, live: Live) -> LiveShown:

@@ -28,13 +28,12 @@ def overview(read: Reading, _query: Mapping[str, str]) -> Page:
         facts.append(("pace", f"a round of a component every {lasting(group['pace_seconds'])} at most"))
     if live is not None:
         learner = live["learner"]
-        done, of = learner["progress"]
-        under_way = f", {done} of {of}" if of else ""
+        far = views.under_way(learner)
         levels = {"failed": "critical", "waiting": "warning", "ready": "ok", "training": "ok"}
         facts += [
             ("daemon since", Moment(live["started_at"])),
             ("connected to", f"{len(live['connected'])} of {len(live['connected']) + len(live['not_connected'])}"),
-            ("learner", Badge(learner["state"] + under_way, levels.get(learner["state"], "info"))),
+            ("learner", Badge(", ".join(filter(None, (learner["state"], far))), levels.get(learner["state"], "info"))),
             ("received and sent", f"{cells.size(live['bytes_received'])}, {cells.size(live['bytes_sent'])}"),
         ]
         if live["catching_up"]:

@@ -1,7 +1,7 @@
 """The cache of embeddings: it saves work, forgets to the last byte, and never stands in the way."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ class Counting:
         self.width, self.max_tokens, self.adapted = encoder.width, encoder.max_tokens, False
         self.asked: list[str] = []
 
-    def embed(self, texts: Sequence[str]) -> Floats:
+    def embed(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> Floats:
         self.asked += texts
-        return self._encoder.embed(texts)
+        return self._encoder.embed(texts, progress)
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_only_what_is_missing_is_embedded(tmp_path: Path, encoder: Any) -> None:
         cold = embed_cached(encoder, MODEL, TEXTS, SUBJECTS, cache, lambda *at: calls.append(at))
         # What two students wrote alike is each one's own.
         assert sorted(encoder.asked) == ["hello fraction", "the cat sat", "why"]  # and computed once
-        assert calls == [(4, 4)]
+        assert calls == [(0, 4), (4, 4), (4, 4)]
         encoder.asked.clear()
         warm = embed_cached(encoder, MODEL, TEXTS, SUBJECTS, cache)
         assert encoder.asked == []
@@ -195,11 +195,16 @@ def test_a_killed_worker_keeps_what_it_had_embedded(
 ) -> None:
     monkeypatch.setattr(module, "CHUNK", 2)
 
+    told: list[tuple[int, int]] = []
+
     def killed(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+        told.append((done, total))
+        if told.count((done, total)) == 2:  # embedded, and then stored
+            raise KeyboardInterrupt
 
     with EmbeddingCache(tmp_path / "c") as cache, pytest.raises(KeyboardInterrupt):
         embed_cached(encoder, MODEL, TEXTS, SUBJECTS, cache, killed)
+    assert told == [(0, 4), (2, 4), (2, 4)], "it is told before, and while a part is embedded"
     encoder.asked.clear()
     with EmbeddingCache(tmp_path / "c") as cache:
         embed_cached(encoder, MODEL, TEXTS, SUBJECTS, cache)

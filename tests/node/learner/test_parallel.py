@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -71,6 +72,28 @@ def test_helpers_end_with_their_leader(opening: Open) -> None:
         os.kill(helper, signal.SIGSTOP)  # it would read the end of its input no more
         os.kill(two.pid, signal.SIGKILL)  # as a daemon does when students were left out
         wait_for(lambda: not Path(f"/proc/{helper}").exists())
+
+
+HURRIED = """
+import sys
+from collegium.node.learner import serve, waiting, worker
+waiting.FLOOR, waiting.TIMES = 1.0, 5
+sys.exit(serve.main(worker.Worker()))
+"""
+
+
+def test_a_helper_that_is_stopped_is_named_and_killed(opening: Open) -> None:
+    """The leader answers with its number and process, and ends: the daemon starts it again, with other helpers."""
+    with process((sys.executable, "-P", "-c", HURRIED)) as two:
+        two.ask(replace(opening, processes=2))
+        two.ask(RUN)
+        (helper,) = children(two.pid)
+        os.kill(helper, signal.SIGSTOP)
+        with pytest.raises(OperatorError, match=rf"helper 1 of 1 \(pid {helper}\) has not answered for \d+ s"):
+            two.ask(RUN)
+        wait_for(lambda: not Path(f"/proc/{helper}").exists())
+        with pytest.raises(OperatorError, match="the learner worker ended"):
+            two.ask(RUN)
 
 
 def specs(opening: Open) -> dict[str, ComponentSpec]:

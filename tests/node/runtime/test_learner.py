@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -12,6 +13,7 @@ from collegium.node.learner.answers import Opened
 from collegium.node.learner.messages import Evaluate, Open
 from collegium.node.runtime import learner as module
 from collegium.node.runtime.learner import Learner, LearnerError
+from collegium.node.views import under_way
 
 WORKER = """
 import sys
@@ -169,3 +171,42 @@ def test_an_answer_that_cannot_be_used_fails_its_request_alone(tmp_path: Path) -
 
     trio.run(run)
     assert len(ready) == 1, "the worker was not begun anew"
+
+
+READING = """
+import sys, time
+from pathlib import Path
+from collegium.node.learner.answers import Opened, Progress
+from collegium.node.learner.coding import decode_request, encode
+from collegium.node.learner.frames import read_frame, write_frame
+number, request = decode_request(read_frame(sys.stdin.buffer))
+write_frame(sys.stdout.buffer, encode(number, Progress(320, 864)))
+while not Path(request.data[0]).exists():
+    time.sleep(0.01)
+write_frame(sys.stdout.buffer, encode(number, Opened({})))
+read_frame(sys.stdin.buffer)
+"""
+
+
+def test_it_is_seen_how_far_a_pretrained_model_has_read(tmp_path: Path) -> None:
+    opened = Learner((sys.executable, "-c", READING), opening(tmp_path / "data"), lambda _: None)
+
+    def shown() -> str:
+        glance: Any = {"state": opened.state, "progress": list(opened.progress)}
+        return under_way(glance)
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(opened.run)
+            with trio.fail_after(60):
+                while not shown():  # noqa: ASYNC110  # it has no event
+                    await trio.sleep(0.001)
+            assert shown() == "reading 320 of 864 records"
+            (tmp_path / "data").touch()
+            await until(opened, "ready")
+            assert (shown(), opened.progress) == ("", (0, 0))
+            opened.state, opened.progress = "training", (3, 8)
+            assert shown() == "step 3 of 8"
+            nursery.cancel_scope.cancel()
+
+    trio.run(run)
