@@ -58,7 +58,8 @@ class Learning:
     """[learning]: `rounds` 0 means no limit; `lot_size` is the declared L, 0 if none; an empty `learner`: the built-in.
 
     `private` components are retrained every `personalise_every` rounds. With a `private_adapter` they include an
-    adapter of that kind and of `private_rank` on each pretrained text model; "" for none. `quiet_hours`: quiet.py.
+    adapter of that kind and of `private_rank` on each pretrained text model, also one that writes; "" for none.
+    `quiet_hours`: quiet.py.
     Training is shared out over `processes`.
     """
 

@@ -92,7 +92,7 @@ def install_prompt(encoder: TextEncoder, spec: ComponentSpec) -> list[nn.Paramet
 
 
 def install_private(
-    encoder: TextEncoder, kind: str, rank: int, targets: Sequence[str] = ("query", "value")
+    encoder: TextEncoder | Writer, kind: str, rank: int, targets: Sequence[str] = ("query", "value")
 ) -> dict[str, nn.Parameter]:
     """Put a private adapter on a pretrained encoder, beside a shared one if there is one; return its parameters.
 
@@ -104,7 +104,8 @@ def install_private(
         raise UsageError(f"unknown private adapter {kind!r}", _known_names(PRIVATE_KINDS))
     if not 1 <= rank <= sizes.hidden:
         raise UsageError(f"a private adapter of rank {rank} on a model of width {sizes.hidden}")
-    modules = target_modules(sizes, targets)
+    last = len(encoder.upper) if isinstance(encoder, Writer) else None  # its layers below are not there to be adapted
+    modules = target_modules(sizes, targets, last)
     for module, layer in zip(modules, _inject(encoder, PRIVATE, modules, rank, kind), strict=True):
         # A constant seed: the values only need to have no preferred direction, and runs are repeatable.
         _set(layer.lora_A[PRIVATE], factor("lora-a", bytes(32), PRIVATE, module, (rank, sizes.hidden)))
@@ -114,7 +115,7 @@ def install_private(
     return parameters
 
 
-def private_parameters(encoder: TextEncoder) -> dict[str, nn.Parameter]:
+def private_parameters(encoder: TextEncoder | Writer) -> dict[str, nn.Parameter]:
     """Return the parameters of the private adapter by name, sorted; empty if there is none."""
     layers = {name: module for name, module in encoder.model.named_modules() if _is_lora(module)}
     parameters = {
@@ -123,7 +124,7 @@ def private_parameters(encoder: TextEncoder) -> dict[str, nn.Parameter]:
     return dict(sorted(parameters.items()))
 
 
-def save_private(encoder: TextEncoder, path: Path) -> None:
+def save_private(encoder: TextEncoder | Writer, path: Path) -> None:
     """Write the private adapter to a safetensors file, mode 0600, whole or not at all."""
     from safetensors.torch import save  # noqa: PLC0415
 
@@ -138,7 +139,7 @@ def save_private(encoder: TextEncoder, path: Path) -> None:
     new.replace(path)
 
 
-def load_private(encoder: TextEncoder, path: Path) -> None:
+def load_private(encoder: TextEncoder | Writer, path: Path) -> None:
     """Read a file of `save_private` into an installed adapter of the same kind and rank.
 
     Raises CorruptError for a damaged file, UsageError for one of another adapter.
@@ -217,7 +218,7 @@ def _adapter(layer: Any, name: str) -> dict[str, nn.Parameter]:
     return weights
 
 
-def _scale(encoder: TextEncoder) -> str:
+def _scale(encoder: TextEncoder | Writer) -> str:
     """Return the multiplier of the private factors' product, as written in its file."""
     layers: Any = [layer for layer in encoder.model.modules() if _is_lora(layer)]
     return next(f"{layer.scaling[PRIVATE]:.6f}" for layer in layers if PRIVATE in layer.scaling)

@@ -276,7 +276,7 @@ def predict_file(session: Session, request: Predict, progress: Callable[[int, in
     tasks = {}
     for name, kind in kinds.items():
         if kind == GENERATE:
-            drafts = _drafts(session, model, name, part.batch.inputs, request.sample, progress)
+            drafts = _drafts(session, model, name, part.batch.inputs, request, progress)
             texts = tuple(drafts[int(s) * part.batch.weights.shape[1] + int(k)] for s, k in places.tolist())
             tasks[name] = TaskPrediction(kind, (), (), texts)
             continue
@@ -297,12 +297,16 @@ def _drafts(
     model: M3TModel,
     task: str,
     inputs: Inputs,
-    seed: int | None,
+    request: Predict,
     progress: Callable[[int, int], None],
 ) -> list[str]:
     """Write the texts of a task for every record place [S · K]; "" where there is nothing to write from."""
     name = model.writes[task]
-    how, author = writing.script(session, name), model.texts[name]
+    how, author, seed = writing.script(session, name), model.texts[name], request.sample
+    if request.personal:
+        from .private_writing import private_writer  # noqa: PLC0415  # only who writes needs it
+
+        author = private_writer(session, model, name) or author
     prompts = [[ids for ids in row if ids >= 0] for row in inputs[name][0][:, :, 0].flatten(0, 1).tolist()]
     written = write(author, prompts, how.most, how.end, seed=seed, progress=progress)  # type: ignore[arg-type]
     return [how.text(ids) for ids in written]

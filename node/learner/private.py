@@ -65,12 +65,17 @@ def train_private(session: Session, model: M3TModel, progress: Callable[[int, in
     """
     if session.private is None:
         raise BadRequestError("this node keeps no private components", "Set private = true under [learning].")
-    if not model.heads:  # all tasks write: there is nothing that a map could be added to
-        return 0.0, 0
     part = session.parts["train"]
     model.requires_grad_(False)
-    texts = _private_encoders(session, model)
     aside = torch.tensor([_is_validation(name) for name in part.subjects])
+    loss, numbers = 0.0, 0
+    if model.writes:
+        from .private_writing import train_writers  # noqa: PLC0415  # only who writes needs it
+
+        loss, numbers = train_writers(session, model, aside, progress)
+    if not model.heads:  # all tasks write: there is nothing that a map could be added to
+        return loss, numbers
+    texts = _private_encoders(session, model)
     lots = _lots(part.batch, ~aside) if bool(aside.any()) else 0
     total = EPOCHS + (ADAPTER_EPOCHS * lots if texts else 0)
     heads, best = _train_heads(session, model, part.batch, aside, lambda done, _: progress(done, total))
@@ -79,7 +84,7 @@ def train_private(session: Session, model: M3TModel, progress: Callable[[int, in
         progress(total, total)
     _write(session.private, heads, texts)
     trained = [*heads.parameters(), *(p for text in texts.values() for p in _parameters(text))]
-    return best, sum(parameter.numel() for parameter in trained)
+    return loss + best, numbers + sum(parameter.numel() for parameter in trained)
 
 
 def _train_heads(
@@ -166,8 +171,21 @@ def apply_private(
 ) -> dict[str, Floats] | None:
     """Return the logits with the private components' part; None if there are none, or none for these modalities.
 
-    Raises CorruptError for damaged files, UsageError for an adapter of another kind or rank.
+    Of a task that writes: the loss a token. Raises CorruptError for damaged files, UsageError for an adapter of another
+    kind or rank.
     """
+    heads = _apply_heads(session, model, part, logits) if model.heads else {}
+    if heads is None or not model.writes:
+        return heads or None
+    from .private_writing import written_losses  # noqa: PLC0415  # only who writes needs it
+
+    written = written_losses(session, model, part)
+    return {**logits, **heads, **written} if heads or written else None
+
+
+def _apply_heads(
+    session: Session, model: M3TModel, part: SplitData, logits: dict[str, Floats]
+) -> dict[str, Floats] | None:
     path, data = session.private / FILE if session.private is not None else None, part.batch
     if path is None or not path.exists() or data.size == 0:
         return None

@@ -58,6 +58,10 @@ class Writer(nn.Module):
         """The layers that are adapted, with their adapters."""
         return list(self.model.model.layers.values())  # type: ignore[union-attr, operator]  # a ModuleDict
 
+    def copied(self) -> "Writer":
+        """Return a copy of the adapted layers, beside the same frozen model and the same hidden states."""
+        return deepcopy(self, {id(one): one for one in (self._frozen, self.hidden)})
+
     def to_device(self) -> torch.device:
         """Move the frozen model to where the adapted layers are, and return that device."""
         device = next(self.parameters()).device

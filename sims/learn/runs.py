@@ -9,7 +9,7 @@ from statistics import mean, median
 from typing import Any
 
 from ...node.blueprint.recipe import Budget, Recipe, charter_parts, needed
-from ...node.learner.messages import Respec, Split
+from ...node.learner.messages import PrivateAdapter, Respec, Split
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Learning
 from .federate import Learner, Setting, States, evaluate, opening, personalise, train
@@ -29,6 +29,7 @@ class Ground:
     cache: Path
     sizes: dict[tuple[str, bool], int] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)  # the folders of imported models
+    private_adapter: PrivateAdapter | None = None  # if there is one, who learns alone trains it as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +96,15 @@ def perform(
                 for name, folders in everybody.values()
             ]
         honest = [learner for learner in learners if learner.name not in run.liars]
-        by_institution |= _judged(worker, honest, states, last, run)
+        by_institution |= _judged(worker, honest, states, last, run, private=_private(run, ground))
     return by_institution
 
 
 def _judged(
-    worker: LearnerWorker, learners: Sequence[Learner], states: States, last: States, run: Run
+    worker: LearnerWorker, learners: Sequence[Learner], states: States, last: States, run: Run, *, private: bool
 ) -> dict[str, dict[str, Any]]:
     split: Split = "validation" if run.tune else "held_out"
-    if _private(run):
+    if private:
         for learner in learners:
             personalise(worker.ask, learner, states)
     by_institution: dict[str, dict[str, Any]] = {}
@@ -115,9 +116,10 @@ def _judged(
     return by_institution
 
 
-def _private(run: Run) -> bool:
+def _private(run: Run, ground: Ground) -> bool:
     """Whether private components are trained beside the shared ones."""
-    return run.mode == "federated" and not run.tune and not run.liars
+    alone = run.mode == "local" and ground.private_adapter is not None
+    return (run.mode == "federated" or alone) and not run.tune and not run.liars
 
 
 def _learner(
@@ -131,7 +133,7 @@ def _learner(
 ) -> Learner:
     """Return a learner whose session is open; its lot is that of at least `least` students."""
     hosted = needed(drawn.learning, [spec.name for spec in drawn.specs], *holds(folders))
-    kind = " without validation" if run.tune else " with private" if _private(run) else ""
+    kind = " without validation" if run.tune else " with private" if _private(run, ground) else ""
     session = f"{ground.name} {name}{kind}"
     learner = Learner(name, session, hosted, 1.0)
     size = _open(worker, ground, learner, folders, run, drawn)
@@ -173,7 +175,8 @@ def _open(
             models=ground.models,
             validation=VALIDATION if run.tune else 0.0,
             seed=number,
-            private=tempfile.mkdtemp(dir=worker.folder) if _private(run) else None,
+            private=tempfile.mkdtemp(dir=worker.folder) if _private(run, ground) else None,
+            private_adapter=ground.private_adapter if _private(run, ground) else None,
         )
         worker.opened[learner.session] = True
         ground.sizes[key] = worker.ask(request).subjects

@@ -24,12 +24,12 @@ from ...crypto.errors import LocalProtocolError
 from ...node.blueprint.parts import adapter
 from ...node.blueprint.recipe import NO_SEED, Budget, Recipe, charter_parts
 from ...node.data.importers.common import read_rows, write_institution
-from ...node.learner.messages import Engagement, Open, Predict, Train
+from ...node.learner.messages import Engagement, Open, Predict, PrivateAdapter, Train
 from ...node.pretrained.folder import dimensions, is_model, weights_digest
 from ...node.pretrained.imports import imported
 from ...protocol.components import FRACTION_BITS, MILLION
 from ...protocol.learning import Modality, Pretrained, Task
-from .runs import MODES, Ground, Run, figure, perform
+from .runs import MODES, Ground, Run, figure, perform, with_private
 from .studies import DELTA, Institutions
 from .workers import LearnerWorker, share
 
@@ -38,7 +38,7 @@ METRIC = "loss_a_token"
 ROUNDS, STEPS, RATE = 3, 4, 125_000  # of each round; millionths of the students in a step
 TRAINED, JUDGED = 80, 16  # records of each institution
 READ, MOST = 72, 24  # tokens
-RANK, LAYERS = 8, 4
+RANK, LAYERS, PRIVATE_RANK = 8, 4, 4
 CLIP = 0.2  # of a student's gradient, about its median at the start
 RATES = {None: 32.0, 8.0: 12.0, 3.0: 8.0}  # by ε, chosen on a validation part
 KEEPERS, PLANTED_STEPS, PLANTED_RATE = 4, 120, 24.0  # students of the planted sentence's institution
@@ -127,10 +127,12 @@ def measure(
     """Return the measurements, fit for JSON: the loss a token on unseen texts, by mode and ε. No rate is tuned."""
     study, model = STUDIES[name], model_folder(work)
     rounds, epsilons = (1 if quick else ROUNDS), EPSILONS if epsilon is None else epsilon
-    ground = Ground(name, institutions(study, data, work / name), work / "embeddings.db")
+    own = PrivateAdapter("lora", PRIVATE_RANK)
+    ground = Ground(name, institutions(study, data, work / name), work / "embeddings.db", private_adapter=own)
     recipe = recipe_of(study, model)
     untaught = [Run("federated", None, 1e-6, 0)]
-    runs = [Run(mode, at, rate_at(at), seed) for at in epsilons for mode in MODES for seed in seeds]
+    kinds = [(mode, at) for at in epsilons for mode in (MODES if at is None else MODES[:1])]
+    runs = [Run(mode, at, rate_at(at), seed) for mode, at in kinds for seed in seeds]
 
     def job(run: Run) -> Any:
         return lambda worker: perform(worker, run, ground, recipe, 1 if run in untaught else rounds, 0.0)
@@ -139,18 +141,23 @@ def measure(
     reports = share(crew[:1], [job(untaught[0])]) + share(crew, [job(run) for run in runs])
     rows: list[dict[str, Any]] = []
     found = list(zip(["untaught", *(run.mode for run in runs)], [*untaught, *runs], reports, strict=True))
-    for mode, at in [("untaught", None), *((mode, at) for at in epsilons for mode in MODES)]:
-        own = [report for what, run, report in found if (what, run.epsilon) == (mode, at)]
-        rows.append(
-            {
-                "mode": mode,
-                "epsilon": at,
-                "rate": rate_at(at) if mode != "untaught" else 0.0,
-                "values": [figure(one, "text", METRIC, lambda _: True, pooled=False) for one in own],
-                "macro_f1": None,
-                "institutions": {who: mean(one[who]["text"]["metrics"][METRIC] for one in own) for who in own[0]},
-            }
-        )
+    for mode, at in [("untaught", None), *kinds]:
+        trained = [report for what, run, report in found if (what, run.epsilon) == (mode, at)]
+        for label, reports in ((mode, trained), (f"{mode} + private", [with_private(one) for one in trained])):
+            if not any(reports[0].values()):
+                continue
+            rows.append(
+                {
+                    "mode": label,
+                    "epsilon": at,
+                    "rate": rate_at(at) if mode != "untaught" else 0.0,
+                    "values": [figure(one, "text", METRIC, lambda _: True, pooled=False) for one in reports],
+                    "macro_f1": None,
+                    "institutions": {
+                        who: mean(one[who]["text"]["metrics"][METRIC] for one in reports) for who in reports[0]
+                    },
+                }
+            )
     return {
         "title": f"{study.title}: {TRAINED} records each to learn from, {rounds} rounds of {STEPS} steps",
         "metric": "loss a token (less is better), mean over institutions",
@@ -227,14 +234,12 @@ def _goals(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     return goals
 
 
-def recipe_of(
-    study: Study, model: Path, kind: str = "lora-core", layers: int = LAYERS
-) -> Callable[[float, float], Recipe]:
+def recipe_of(study: Study, model: Path, kind: str = "lora-core") -> Callable[[float, float], Recipe]:
     """Return the recipe of a study, for a rate and a typical number of students."""
     pretrained = Pretrained(str(model), weights_digest(model), READ)
     modality = Modality("work", "text", dimensions(model).hidden, len(study.columns), (pretrained,))
     task = Task("text", "generate", MOST, ("work",), template=study.template)
-    part = adapter(modality, model, kind, RANK, ("query", "value"), layers)
+    part = adapter(modality, model, kind, RANK, ("query", "value"), LAYERS)
 
     def made(rate: float, students: float) -> Recipe:
         step = max(1, round(rate * MILLION))

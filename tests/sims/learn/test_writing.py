@@ -52,7 +52,9 @@ def test_a_study_has_a_row_for_each_mode_and_its_planted_sentence_comes_back(
     crew: Any = [InProcess(tmp_path)]
     found = writing.measure("saf-feedback", tmp_path, tmp_path, crew, [1], (None, 8.0), quick=True)
     modes = [(row["mode"], row["epsilon"]) for row in found["rows"]]
-    assert modes == [("untaught", None), *((mode, at) for at in (None, 8.0) for mode in MODES)]
+    both = [label for mode in MODES for label in ((mode, f"{mode} + private") if mode != "central" else (mode,))]
+    private = [("untaught", None), ("untaught + private", None), *((mode, None) for mode in both)]
+    assert modes == [*private, ("federated", 8.0), ("federated + private", 8.0)]
     for row in found["rows"]:
         assert set(row["institutions"]) == {"english-1", "english-2", "german"}
         assert all(map(isfinite, row["values"]))
