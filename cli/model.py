@@ -69,6 +69,16 @@ def import_model(
     before: Annotated[
         str | None, typer.Option("--before", metavar="TEXT", help="Put before every text that the model embeds.")
     ] = None,
+    centred: Annotated[
+        bool, typer.Option("--centred", help="Of a text: take away what the model makes of its own vocabulary.")
+    ] = False,
+    size: Annotated[int | None, typer.Option("--size", help="Pixels a side that a picture is scaled to.")] = None,
+    blocks: Annotated[
+        int | None, typer.Option("--blocks", help="Of EfficientNet: features after so many of its 16 blocks.")
+    ] = None,
+    grid: Annotated[
+        int | None, typer.Option("--grid", help="Of EfficientNet: a mean for each cell of so many by so many.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -79,7 +89,8 @@ def import_model(
 
     check_new_folder(folder)
     with progress(as_json) as step:
-        made = import_into(source, folder, before, step)
+        asked = {"before": before, "centred": centred or None, "size": size, "blocks": blocks, "grid": grid}
+        made = import_into(source, folder, {key: value for key, value in asked.items() if value is not None}, step)
     digest = weights_digest(folder).hex()
     result: Any = {
         "folder": str(folder),

@@ -13,7 +13,7 @@ from . import schema, statistics
 from .bounds import MAX_PACE, NO_PRIVACY, delta_problem, epsilon_problem, steps_problem
 from .codec import unpack
 from .component_names import names_statistic, parse_name
-from .components import SUM, ComponentSpec, base_digest, base_vector
+from .components import RIDGE, SUM, ComponentSpec, base_digest, base_vector
 from .learning import (
     GENERATE,
     MODALITY_KINDS,
@@ -176,6 +176,10 @@ def check_terms(charter: Charter) -> None:
         (
             all(spec.width in (8, 16) for spec in charter.components if not spec.is_statistic),
             "a component's width must be 8 or 16 bits",
+        ),
+        (
+            all(spec.ridge == RIDGE for spec in charter.components if spec.architecture != "ridge"),
+            "a ridge is of ridge statistics, and of nothing else",
         ),
         (all(m.kind in MODALITY_KINDS for m in charter.learning.modalities), "unknown kind of modality"),
         (all(map(_embeddable, charter.learning.modalities)), "a pretrained model that its modality has no use for"),

@@ -6,7 +6,7 @@ A statistic (statistics.py) is added up instead: its state is `X ∈ Z^d` in int
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Annotated
 
@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..crypto.hashing import digest
-from .schema import U32, Between, Bytes32, Name, Size
+from .schema import LATER, U32, Between, Bytes32, Name, Size
 
 MILLION = 1_000_000
 FRACTION_BITS = 8
 STATE_LIMIT = 2**31 - 1  # states saturate symmetrically at ±STATE_LIMIT
+RIDGE = 1_000  # millionths of the mean eigenvalue: what the solution of a ridge statistic adds, if nothing is said
 SUM = "sum"  # the rule of statistics, and of them alone
 
 
@@ -36,7 +37,7 @@ class ComponentSpec:
     """One component of the charter. Scaled integers: `clip_norm`, `noise_multiplier`, `learning_rate` in millionths.
 
     These three are the recipe and also bound an update's header: clip norm and learning rate from above, the noise
-    multiplier from below. `architecture` names how the learner uses the tensors.
+    multiplier from below. `architecture` names how the learner uses the tensors. `ridge` is a ridge statistic's.
     """
 
     name: Name
@@ -50,6 +51,7 @@ class ComponentSpec:
     noise_multiplier: Annotated[int, Between(0, 2**40)]
     learning_rate: Annotated[int, Between(1, 2**40)]
     base: Bytes32
+    ridge: Annotated[int, Between(0, 2**40)] = field(default=RIDGE, metadata=LATER)
 
     @property
     def dimension(self) -> int:

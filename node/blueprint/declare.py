@@ -34,7 +34,7 @@ classes = ["correct", "incorrect"]                              # or their numbe
 modalities = ["answer"]     # by default all
 head = "linear"             # or "similarity": to the classes' names, as the first pretrained text model embeds them
 skip = false                # true: a linear map of the tabular and series features, too; or a list of modalities
-statistic = "ridge"         # or "prototypes", or { architecture, features }: a head that is a sum, released once
+statistic = "ridge"         # or "prototypes", or { architecture, features, ridge }: a head that is a sum, released once
 ```
 """
 
@@ -54,7 +54,7 @@ from ...protocol.names import PLAIN_ADVICE, plain
 from .. import toml
 from ..data.manifest import MAX_TOKENS, MODALITY_KINDS
 from ..pretrained.find import find
-from ..pretrained.folder import configuration, dimensions, is_model, weights_digest, writes
+from ..pretrained.folder import configuration, dimensions, features_of, is_model, weights_digest, writes
 from ..pretrained.sound import check_sound
 from ..pretrained.tensors import SIMILARITY
 from ..toml import Table
@@ -201,7 +201,7 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
     elif folder is not None:
         for key in [key for key in ("width", "length") if key in section.raw]:
             raise section.fail(f"{key}, where a pretrained model reads", f"Remove {key}: it is the model's.")
-        width, length = dimensions(folder).hidden, 1
+        width, length = features_of(folder), 1
     else:
         width = section.whole("width", None, 1, 2**20)
         length = 1 if kind in {"tabular", "image"} else section.whole("length", None, 1, 2**16)

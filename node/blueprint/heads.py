@@ -2,12 +2,16 @@
 
 from collections.abc import Collection, Sequence
 
+from ...protocol.components import MILLION, RIDGE
 from ...protocol.learning import Modality, Task
 from ...protocol.statistics import MAX_FEATURES, SENSITIVITY
 from ..pretrained.tensors import SIMILARITY
 from ..toml import Table
 from . import parts
 from .parts import Part
+from .settings import millionths
+
+EVERY = "all"  # inputs, as `features` of a statistic
 
 
 def head(section: Table, task: Task, hidden: int, encoded: Collection[str], embedding: Collection[str]) -> Part:
@@ -42,6 +46,22 @@ def statistic(section: Table, task: Task, shared: Sequence[Modality]) -> list[Pa
         raise options.fail(f"architecture = {architecture!r} is unknown", f"Write one of {', '.join(SENSITIVITY)}.")
     if architecture == "prototypes" and task.kind not in {"binary", "multiclass"}:
         raise options.fail(f"a {task.kind} task has no class means", 'Write "ridge".')
-    features = options.whole("features", 0, 2, MAX_FEATURES) if "features" in options.raw else None
+    features: int | None = None
+    if options.raw.get("features") == EVERY:
+        options.raw.pop("features")
+        features = 0
+    elif "features" in options.raw:
+        features = options.whole("features", 0, 2, MAX_FEATURES)
+    ridge = RIDGE
+    if "ridge" in options.raw:
+        if architecture != "ridge":
+            raise options.fail(f"ridge: {architecture} are not solved with one", "Remove ridge.")
+        ridge = millionths(options, "ridge", RIDGE / MILLION, MILLION)
     options.done()
-    return [parts.statistic(task, shared, architecture, features)]
+    part = parts.statistic(task, shared, architecture, features, ridge)
+    if part.tensors[-1].shape[1] > MAX_FEATURES:
+        raise options.fail(
+            f'features = "{EVERY}" are {part.tensors[-1].shape[1]:,}; at most {MAX_FEATURES:,} are allowed',
+            "Give a number: so many random features are made of all.",
+        )
+    return [part]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.component_names import ComponentKind, names_statistic
-from ...protocol.components import MILLION, TensorSpec
+from ...protocol.components import MILLION, RIDGE, TensorSpec
 from ...protocol.learning import Modality, Task
 from ...protocol.statistics import inputs_of_modality, tensors
 from ..pretrained.tensors import (
@@ -51,11 +51,12 @@ class Transformer:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A component before its noise is known."""
+    """A component before its noise is known; `ridge` in millionths, of a ridge statistic."""
 
     name: str
     architecture: str
     tensors: tuple[TensorSpec, ...]
+    ridge: int = RIDGE
 
     @property
     def dimension(self) -> int:
@@ -228,13 +229,17 @@ def skip(task: Task, widths: Mapping[str, int]) -> Part:
 
 
 def statistic(
-    task: Task, modalities: Collection[Modality], architecture: str = "ridge", features: int | None = None
+    task: Task,
+    modalities: Collection[Modality],
+    architecture: str = "ridge",
+    features: int | None = None,
+    ridge: int = RIDGE,
 ) -> Part:
-    """Return a statistic of a task over the given number of features, one of them constant.
+    """Return a statistic of a task over the given number of features, one of them constant; 0: of all inputs.
 
     By default all inputs of the modalities that it reads, or MAX_INPUTS random ones made of more.
     """
-    if features is None:
-        inputs = sum(inputs_of_modality(entry) for entry in modalities if entry.name in task.modalities)
-        features = min(inputs, MAX_INPUTS) + 1
-    return Part(ComponentKind.STATISTIC.named(task.name), architecture, tensors(architecture, features, task.outputs))
+    inputs = sum(inputs_of_modality(entry) for entry in modalities if entry.name in task.modalities)
+    features = min(inputs, MAX_INPUTS) + 1 if features is None else features or inputs + 1
+    made = tensors(architecture, features, task.outputs)
+    return Part(ComponentKind.STATISTIC.named(task.name), architecture, made, ridge)

@@ -214,6 +214,7 @@ def _statistic(recipe: Recipe, part: Part, noise: int, base_seed: bytes) -> Comp
         noise_multiplier=noise,
         learning_rate=MILLION,
         base=base_digest(base_vector(base_seed, part.name, part.tensors)),
+        ridge=part.ridge,
     )
 
 

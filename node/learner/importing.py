@@ -3,9 +3,11 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from ...crypto.errors import CorruptError, OperatorError
 from ..pretrained.imports import Imported, imported
@@ -17,7 +19,10 @@ FILES = 3  # of a folder, at most
 
 
 def import_model(
-    source: str, folder: Path, before: str | None = None, tick: Callable[[str, int, int], None] | None = None
+    source: str,
+    folder: Path,
+    asked: Mapping[str, Any] = MappingProxyType({}),
+    tick: Callable[[str, int, int], None] | None = None,
 ) -> Imported:
     """Write the folder of an imported model (node/pretrained/imports.py), which must not exist or be empty.
 
@@ -25,7 +30,7 @@ def import_model(
     folder that is not whole has no config.json.
     """
     with tempfile.TemporaryDirectory() as scratch, disk_errors(folder):
-        made = imported(source, lambda path: unpickled(path, Path(scratch)), before)
+        made = imported(source, lambda path: unpickled(path, Path(scratch)), asked)
         is_new, written = not folder.exists(), []
         try:
             folder.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import adaptive_avg_pool2d, normalize, pad
 
 from ...crypto.errors import UsageError
 from ..data.images import scaled
@@ -177,13 +177,15 @@ def _filled(part: Floats, size: int) -> Tensor:
 
 
 class LiteNet(nn.Module):
-    """EfficientNet-Lite0 without its classes: pictures [n, 3, s, s] → [n, 1280] (Tan and Le 2019).
+    """EfficientNet-Lite0 without its classes: pictures [n, 3, s, s] → [n, channels · grid²] (Tan and Le 2019).
 
-    Its parts are called as its tensors are (families.py).
+    The channels are those after so many `blocks`, or the last layer's 1280. Its parts are called as its tensors are
+    (families.py).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: int = 0, grid: int = 1) -> None:
         super().__init__()
+        self._read, self._grid = blocks, grid
         self._conv_stem = _convolution(3, LITE0_STEM, 3, 2)
         self._bn0 = nn.BatchNorm2d(LITE0_STEM, EPSILON)
         self._blocks = nn.ModuleList(_Block(block) for block in LITE0_BLOCKS)
@@ -193,10 +195,11 @@ class LiteNet(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """See the class."""
         x = self._bn0(self._conv_stem(pictures)).clamp(0.0, 6.0)
-        for block in self._blocks:
+        for block in self._blocks[: self._read or None]:
             x = block(x)
-        x = self._bn1(self._conv_head(x)).clamp(0.0, 6.0)
-        return x.mean((2, 3))  # type: ignore[no-any-return]  # nn.Module returns Any
+        if not self._read:
+            x = self._bn1(self._conv_head(x)).clamp(0.0, 6.0)
+        return adaptive_avg_pool2d(x, self._grid).flatten(1)
 
 
 class _Block(nn.Module):
@@ -239,11 +242,11 @@ def media_encoder(folder: Path) -> FrozenEncoder:
 
 
 def _built(folder: Path, model: Normalised, reads: ImageInput | AudioInput) -> FrozenEncoder:
-    if model.model_type == LITE0:
-        net = LiteNet()
+    if model.model_type == LITE0 and isinstance(reads, ImageInput):
+        net = LiteNet(reads.blocks, reads.grid)
         missing = net.load_state_dict(_weights(folder), strict=False).missing_keys
         assert all(name.endswith("num_batches_tracked") for name in missing)  # the shapes were checked
-        return ImageEncoder(net, reads, model.width) if isinstance(reads, ImageInput) else _never(folder)
+        return ImageEncoder(net, reads, model.width)
     import transformers  # noqa: PLC0415  # takes seconds
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -261,10 +264,6 @@ def _built(folder: Path, model: Normalised, reads: ImageInput | AudioInput) -> F
         trust_remote_code=False, add_pooling_layer=False,
     )  # fmt: skip
     return ImageEncoder(vit, reads, model.width)
-
-
-def _never(folder: Path) -> FrozenEncoder:
-    raise UsageError(f"the model in {folder} reads something else than it says", "Import it again.")
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

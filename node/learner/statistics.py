@@ -37,7 +37,6 @@ from .session import Session
 SCALE = 1024  # of inputs: integers, whose sums do not depend on the order
 SLACK = 1.0 - 2.0**-20  # for the rounding of weights and of φ itself: norms stay under their bounds
 CHUNK_NUMBERS = 1 << 22  # numbers in memory at once
-RIDGE = 1e-3  # of the mean eigenvalue
 SHARPNESS = 4.0  # of scores: least squares gives no logits
 Floats = npt.NDArray[np.float64]
 
@@ -183,9 +182,9 @@ def targets(task: Task, labels: Floats) -> Floats:
 def solve(session: Session, spec: ComponentSpec, total: Numbers) -> Head | None:
     """Return the head solved from a statistic's state [d]; None if nobody has contributed.
 
-    Ridge: `(G + λI)⁻¹ Cᵀ`. Noise may have made G indefinite; ν is its least eigenvalue. With `λ = 10⁻³·tr(G)/m +
-    2·max(0, -ν)` no eigenvalue is under |ν|, and directions within the noise count little. Prototypes: the nearest
-    class mean, `μ_c·φ - ‖μ_c‖²/2`, the counts from the constant feature.
+    Ridge: `(G + λI)⁻¹ Cᵀ`. Noise may have made G indefinite; ν is its least eigenvalue. With `λ = ρ·tr(G)/m +
+    2·max(0, -ν)`, ρ the spec's `ridge`, no eigenvalue is under |ν|, and directions within the noise count little.
+    Prototypes: the nearest class mean, `μ_c·φ - ‖μ_c‖²/2`, the counts from the constant feature.
     """
     if not total.any():
         return None
@@ -202,7 +201,7 @@ def solve(session: Session, spec: ComponentSpec, total: Numbers) -> Head | None:
     gram[upper] = values[: width * (width + 1) // 2] / np.where(upper[0] == upper[1], 1.0, sqrt(2.0))
     gram = gram + np.triu(gram, 1).T
     least = float(np.linalg.eigvalsh(gram)[0])
-    ridge = RIDGE * max(0.0, float(np.trace(gram))) / width + 2.0 * max(0.0, -least) + 1e-9
+    ridge = spec.ridge / MILLION * max(0.0, float(np.trace(gram))) / width + 2.0 * max(0.0, -least) + 1e-9
     weights = np.asarray(np.linalg.solve(gram + ridge * np.eye(width), cross.T), dtype=np.float64)
     return Head(named(session, spec), weights, np.zeros(outputs))
 

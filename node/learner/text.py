@@ -26,6 +26,7 @@ from ..pretrained.tensors import BERT, HEAD_SIZE, backbone_tensors, scratch_tens
 
 MAX_TOKENS = 128  # read of one text, special tokens included, if nothing else is declared
 EMBED_BATCH = 32
+WORDS = 512  # of a model's vocabulary, in even steps: what all texts have in common is the mean of their vectors
 # Two texts of equal length: a tokenizer that knows the language's words gives them different ids.
 TRIALS = (("the cat sat here", "why do plants grow"), ("一二三四", "水火木金"), ("12 34 56", "98 76 51"))
 Texts = Sequence[Any] | npt.NDArray[np.object_]  # each a str, or None
@@ -37,13 +38,16 @@ class TextEncoder(nn.Module):
 
     A text of more tokens than the model takes at once is read in windows, up to `max_tokens`: the mean of their vectors
     by their tokens, over its norm. A missing text (None) has no tokens and becomes zero. `prompt`, if an nn.Embedding
-    is set, stands before every text.
+    is set, stands before every text. `centre` [width], if set, is taken away from the unit vectors of windows, and what
+    is left has length 1.
     """
 
     def __init__(self, model: nn.Module, tokeniser: Tokeniser, width: int, positions: int, max_tokens: int) -> None:
         super().__init__()
         self.model = model
         self.prompt: nn.Embedding | None = None
+        self.centre: Tensor | None
+        self.register_buffer("centre", None, persistent=False)
         self.dimensions: Dimensions | None = None  # of a pretrained model: where adapters go
         self.width = width
         self._tokeniser = tokeniser
@@ -100,7 +104,10 @@ class TextEncoder(nn.Module):
             arguments["token_type_ids"] = torch.zeros_like(ids)
         hidden = self.model(attention_mask=attended.long(), **arguments).last_hidden_state[:, skipped:]
         # The prompt's own positions stay out of the mean: they are common to all texts, and would outweigh a short one.
-        return normalize((hidden * mask.unsqueeze(2)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1), dim=1)
+        vectors = normalize((hidden * mask.unsqueeze(2)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1), dim=1)
+        if self.centre is not None:
+            vectors = normalize((vectors - self.centre) * mask.any(1, keepdim=True), dim=1)
+        return vectors
 
     def embed(self, texts: Texts, progress: Callable[[int, int], None] | None = None) -> npt.NDArray[np.float32]:
         """Return the embeddings of texts, [n, width] float32, in batches of texts of about the same length."""
@@ -188,7 +195,7 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
         raise UsageError(f"the weights in {folder} lack {', '.join(lacking[:3])}", "Install the model again.")
     model.requires_grad_(False)
 
-    before = imported.reads.before if imported is not None and isinstance(imported.reads, TextInput) else ""
+    reads = imported.reads if imported is not None and isinstance(imported.reads, TextInput) else TextInput()
     if max_tokens > sizes.positions and not tokenizer.is_fast:
         raise UsageError(
             f"the model in {folder} reads {sizes.positions} tokens at once, and its tokenizer makes no windows",
@@ -196,7 +203,7 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
         )
 
     def tokens(texts: list[str], window: int) -> list[list[list[int]]]:
-        texts = [before + text for text in texts]
+        texts = [reads.before + text for text in texts]
         if not tokenizer.is_fast:
             whole = tokenizer(texts)["input_ids"]
             first = tokenizer(texts, truncation=True, max_length=window)["input_ids"]
@@ -215,6 +222,11 @@ def pretrained_encoder(folder: Path, max_tokens: int = MAX_TOKENS) -> TextEncode
             f"the tokenizer in {folder} has {len(tokenizer)} tokens, its model embeddings of {rows} only",
             "Take both from the same release of the model.",
         )
+    if reads.centred:  # a constant: of no record
+        words = [
+            tokenizer.decode([n * len(tokenizer) // WORDS], clean_up_tokenization_spaces=False) for n in range(WORDS)
+        ]
+        encoder.centre = torch.from_numpy(encoder.embed(words).mean(axis=0))
     _try(encoder, folder)
     return encoder
 

@@ -91,6 +91,12 @@ def dimensions(folder: Path) -> Dimensions:
     return Dimensions(hidden, layers, positions, names, outputs)
 
 
+def features_of(folder: Path) -> int:
+    """Return how many features an imported model makes of a record. Raises UsageError, CorruptError."""
+    _, _, model = configuration(folder)
+    return dimensions(folder).hidden if model is None else model.width
+
+
 def writes(folder: Path) -> bool:
     """Whether the model continues texts. Raises UsageError, CorruptError."""
     return configuration(folder)[1].kind == "writer"

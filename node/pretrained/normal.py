@@ -7,36 +7,44 @@ same bytes, and so the same digest.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
 from ...crypto.errors import CorruptError, UsageError
-from .families import ACTIVATIONS, FAMILIES, NEEDED, Config, Family, Kind, Shapes
+from ...protocol.schema import LATER, to_map
+from .families import ACTIVATIONS, FAMILIES, LITE0, LITE0_BLOCKS, NEEDED, Config, Family, Kind, Shapes
 
 FORMAT = 1
 MARK, READS, TYPE = "collegium", "reads", "model_type"
 MAX_WHOLE = 1 << 24  # of a number in a configuration
 MAX_LAYERS = 512
+MAX_GRID = 16  # cells along a side of a picture
 MAX_NUMBERS = 1 << 33  # of all weights together: 16 GiB in half precision
-LATER = "Install the release of Collegium that imported it, or a later one."
+NEWER = "Install the release of Collegium that imported it, or a later one."
 
 
 @dataclass(frozen=True, slots=True)
 class TextInput:
-    """A text: what is put `before` it ("query: " for E5)."""
+    """A text: what is put `before` it ("query: " for E5); `centred`: less what all texts have in common."""
 
     before: str = ""
+    centred: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """A picture of `size` × `size` pixels; each of red, green and blue in [0, 1] becomes (x - mean) / deviation."""
+    """A picture of `size` × `size` pixels; each of red, green and blue in [0, 1] becomes (x - mean) / deviation.
+
+    Its features are those after so many `blocks` (0: the whole model), the means over the cells of a `grid` × `grid`.
+    """
 
     size: int
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     deviation: tuple[float, ...] = (0.5, 0.5, 0.5)
+    blocks: int = field(default=0, metadata=LATER)
+    grid: int = field(default=1, metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +93,15 @@ class Normalised:
 
     @property
     def width(self) -> int:
-        """The number of features of its last layer."""
-        return int(self.config[self.family.hidden])
+        """The number of its features."""
+        width = int(self.config[self.family.hidden])
+        if not isinstance(self.reads, ImageInput):
+            return width
+        return (LITE0_BLOCKS[self.reads.blocks - 1].outputs if self.reads.blocks else width) * self.reads.grid**2
 
     def bytes(self) -> bytes:
         """The file config.json."""
-        whole = {**self.config, TYPE: self.model_type, MARK: FORMAT, READS: asdict(self.reads)}
+        whole = {**self.config, TYPE: self.model_type, MARK: FORMAT, READS: to_map(self.reads)}
         return (json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
@@ -126,6 +137,8 @@ def normalised(where: object, raw: Mapping[str, Any], reads: Input) -> Normalise
         )
     _check_buildable(where, family, config)
     made = Normalised(str(raw[TYPE]), config, reads)
+    if isinstance(reads, ImageInput) and (reads.blocks or reads.grid > 1) and made.model_type != LITE0:
+        raise UsageError(f"{where}: a model of type {raw[TYPE]!r} is read whole, as one mean", f"{LITE0} is not.")
     layers = config.get(family.layers)
     if isinstance(layers, int) and layers > MAX_LAYERS:
         raise UsageError(f"{where}: {layers} layers, at most {MAX_LAYERS} are supported")
@@ -201,10 +214,11 @@ def read(folder: Path, raw: Mapping[str, Any]) -> Normalised | None:
     if version is None:
         return None
     if version != FORMAT:
-        raise UsageError(f"{where} has format {version!r}, this release reads {FORMAT}", LATER)
+        raise UsageError(f"{where} has format {version!r}, this release reads {FORMAT}", NEWER)
     family = family_of(where, raw)
     inputs, reads = INPUTS[family.kind], raw.get(READS)
-    if type(reads) is not dict or set(reads) != {entry.name for entry in fields(inputs)}:
+    later = {entry.name for entry in fields(inputs) if entry.metadata.get("later")}  # left out where they say nothing
+    if type(reads) is not dict or set(reads) | later != {entry.name for entry in fields(inputs)}:
         raise CorruptError(f"{where}: {READS!r} does not say what the model reads", "Import the model again.")
     made = normalised(where, raw, input_of(where, family.kind, reads))
     if json.loads(made.bytes()) != dict(raw):
@@ -217,10 +231,14 @@ def input_of(where: object, kind: Kind, reads: Mapping[str, Any]) -> Input:
     try:
         match kind:
             case "text":
-                made: Input = TextInput(_text(reads["before"]))
+                made: Input = TextInput(_text(reads["before"]), bool(reads.get("centred", False)))
             case "image":
                 mean, deviation = (tuple(float(x) for x in reads[key]) for key in ("mean", "deviation"))
-                made = ImageInput(int(reads["size"]), mean, deviation)
+                made = ImageInput(
+                    int(reads["size"]), mean, deviation, int(reads.get("blocks", 0)), int(reads.get("grid", 1))
+                )
+                if not 0 <= made.blocks <= len(LITE0_BLOCKS) or not 1 <= made.grid <= MAX_GRID:
+                    raise ValueError("blocks or a grid that no model has")
                 if not all(map(isfinite, (*mean, *deviation))):
                     raise ValueError("a colour")
                 if not 8 <= made.size <= 1024 or len(mean) != 3 or len(deviation) != 3 or min(deviation) <= 0.0:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from math import inf
+from math import inf, nan
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from rich.console import Console
@@ -31,7 +31,7 @@ NOT_DRAWN = ("attacks", "sums")  # a table says more than so many bars
 LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md tolerates
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
 MIXED_STRICT, MIXED_LOOSE = 0.5, 8.0
-PRIVATE = "federated + private"
+PRIVATE, SUM = "federated + private", "sum: federated"
 EXCLUSIVE = ("school-1", "school-2")  # no other institution has handwriting or speech
 MAX_RATES_MORE = 3  # doublings or halvings beyond a study's own rates
 TOLERANCE = 0.005  # of two figures on some hundred students that count as no worse
@@ -178,8 +178,21 @@ class _Bench:
                         "institutions": self._each(personal),
                     }
                 )
+        rows += self._sums()
         return {"title": self.study.title, "metric": self.study.metric, "unit": self.study.unit, "rows": rows,
                 "goals": [asdict(goal) for goal in self._goals(rows)]}  # fmt: skip
+
+    def _sums(self) -> list[dict[str, Any]]:
+        """Return the rows of the study's statistic, if it has one: each member releases once, at the whole ε."""
+        if self.study.statistic is None or self.quick:
+            return []
+        recipe = self.study.recipe(self.rates[0], median(self.ground.sizes.values()))
+        found = sums.released(
+            self.crew[0], self.name, self.ground.institutions, recipe, self.study.statistic(), self.seeds,
+            self.epsilons, self.ground.cache, self.ground.models,
+        )  # fmt: skip
+        nothing = {"rate": None, "last_state": None, "macro_f1": None}
+        return [nothing | row | {"mode": f"sum: {row['mode'].rpartition(' ')[2]}"} for row in found]
 
     def _classes(self) -> bool:
         return self.study.metric == "accuracy"
@@ -385,6 +398,9 @@ class _Bench:
             at = f"ε = {'∞' if key is None else f'{key:g}'}"
             if what == "federated-floor":
                 goals.append(Goal(self.name, f"{at}: federated ≥ {bound:g}", federated, federated >= bound))
+            elif what == "sum-floor":
+                value = mean(by_key[SUM, key]["values"]) if (SUM, key) in by_key else nan
+                goals.append(Goal(self.name, f"{at}: {SUM} ≥ {bound:g}", value, value >= bound))
             elif what == "over-local":
                 gain = federated - local
                 goals.append(Goal(self.name, f"{at}: federated minus local ≥ {bound:g}", gain, gain >= bound))
@@ -426,7 +442,7 @@ def _table(name: str, results: Mapping[str, Any]) -> Table:
         table.add_row(
             row["mode"],
             "∞" if row["epsilon"] is None and name != "mixed" else f"{row['epsilon'] or 'mixed'}",
-            f"{row['rate']:g}",
+            "" if row["rate"] is None else f"{row['rate']:g}",
             f"{mean(values):.3f}",
             f"{min(values):.3f} {max(values):.3f}",
             f"{row['last_state']:.3f}" if row.get("last_state") else "",

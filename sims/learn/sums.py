@@ -23,7 +23,6 @@ from ...node.blueprint.recipe import Recipe, charter_parts
 from ...node.learner.messages import Engagement, Evaluate, Open, Train
 from ...node.privacy.accountant import calibrate
 from ...protocol.components import MILLION, ComponentSpec
-from ...protocol.learning import Learning
 from ...protocol.statistics import words
 from .datasets import prepare_digits
 from .studies import DELTA, EPSILONS, Institutions
@@ -69,34 +68,63 @@ def _rows(
     epsilons: Sequence[float | None],
 ) -> list[dict[str, Any]]:
     recipe: Recipe = RECIPES[source]
+    recipe = replace(recipe, students=recipe.students / len(institutions))
     part = parts.statistic(recipe.tasks[0], recipe.modalities, architecture)
-    recipe = replace(recipe, parts=(*recipe.parts, part), students=recipe.students / len(institutions))
+    return released(worker, source, institutions, recipe, part, seeds, epsilons)
+
+
+def released(
+    worker: LearnerWorker,
+    source: str,
+    institutions: Institutions,
+    recipe: Recipe,
+    part: parts.Part,
+    seeds: Sequence[int],
+    epsilons: Sequence[float | None],
+    cache: Path | None = None,
+    models: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the rows of a statistic beside a recipe's parts: federated and alone, at each ε."""
+    recipe = replace(recipe, parts=(*recipe.parts, part))
     seed = sha256(f"sums {source}".encode()).digest()
     specs, learning = charter_parts(recipe, None, min_updates=1, base_seed=seed)
     spec = next(spec for spec in specs if spec.is_statistic)
-    values: dict[tuple[str, float | None], list[float]] = {}
+    opening = Open(
+        data=(),
+        components=tuple(specs),
+        learning=learning,
+        base_seed=seed,
+        hosted=tuple(spec.name for spec in specs),
+        cache=str(cache) if cache is not None else None,
+        models=dict(models or {}),
+    )
+    values: dict[tuple[str, float | None], list[dict[str, float]]] = {}
     seconds: list[float] = []
     for number in seeds:
+        noisy = [epsilon for epsilon in epsilons if epsilon is not None or number == seeds[0]]
+        if not noisy:
+            break  # without noise all seeds are alike
         sessions = {
-            name: _open(worker, f"{source} {name} {architecture}", folders, specs, learning, seed, number)
+            name: _open(worker, f"{source} {name} {part.architecture}", folders, opening, number)
             for name, folders in institutions.items()
         }
-        for epsilon in epsilons if number == seeds[0] else [epsilon for epsilon in epsilons if epsilon is not None]:
+        for epsilon in noisy:
             releases = {}
             for name, (session, students) in sessions.items():
                 update, took = _release(worker, session, spec, epsilon, students)
                 releases[name] = update
                 seconds.append(took)
             whole = np.sum(list(releases.values()), axis=0)
-            together = [_value(worker, session, spec, whole) for session, _ in sessions.values()]
-            alone = [_value(worker, sessions[name][0], spec, releases[name]) for name in releases]
-            values.setdefault(("federated", epsilon), []).append(mean(together))
-            values.setdefault(("alone", epsilon), []).append(mean(alone))
+            together = {name: _value(worker, session, spec, whole) for name, (session, _) in sessions.items()}
+            alone = {name: _value(worker, sessions[name][0], spec, releases[name]) for name in releases}
+            values.setdefault(("federated", epsilon), []).append(together)
+            values.setdefault(("alone", epsilon), []).append(alone)
     return [
         {
-            "mode": f"{source}, {architecture}: {mode}",
+            "mode": f"{source}, {part.architecture}: {mode}",
             "epsilon": epsilon,
-            "values": each,
+            "values": [mean(found.values()) for found in each],
+            "institutions": {name: mean(found[name] for found in each) for name in each[0]},
             "parameters": spec.dimension,
             "release_seconds": round(median(seconds), 3),
         }
@@ -104,28 +132,10 @@ def _rows(
     ]
 
 
-def _open(
-    worker: LearnerWorker,
-    session: str,
-    folders: Sequence[Path],
-    specs: Sequence[ComponentSpec],
-    learning: Learning,
-    base_seed: bytes,
-    seed: int,
-) -> tuple[str, float]:
+def _open(worker: LearnerWorker, session: str, folders: Sequence[Path], opening: Open, seed: int) -> tuple[str, float]:
     """Open a session whose noise is a function of `seed`; return its name and how many students it has."""
     number = int.from_bytes(sha256(f"{session} {seed}".encode()).digest()[:7])
-    answer = worker.ask(
-        Open(
-            data=tuple(str(folder) for folder in folders),
-            components=tuple(specs),
-            learning=learning,
-            base_seed=base_seed,
-            hosted=tuple(spec.name for spec in specs),
-            seed=number,
-            session=session,
-        )
-    )
+    answer = worker.ask(replace(opening, data=tuple(str(folder) for folder in folders), seed=number, session=session))
     return session, float(answer.subjects)
 
 

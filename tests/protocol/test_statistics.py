@@ -113,6 +113,13 @@ def test_a_charter_refuses_another(problem: str) -> None:
         charters.check(replace(charter, components=(*others, WRONG[problem](spec_of(charter)))))
 
 
+def test_nothing_else_has_a_ridge() -> None:
+    charter = a_charter()
+    other = replace(charter.components[0], ridge=5)
+    with pytest.raises(UsageError, match="a ridge is of ridge statistics"):
+        charters.check(replace(charter, components=(other, *charter.components[1:])))
+
+
 def test_nothing_else_is_a_sum() -> None:
     charter = a_charter()
     other = based(charter.components[0], rule="sum", width=32)

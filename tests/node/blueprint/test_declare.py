@@ -12,6 +12,7 @@ from collegium.node.blueprint.recipe import NO_SEED, Budget, charter_parts
 from collegium.node.pretrained.folder import weights_digest
 from collegium.protocol.charter import Charter, Member, Rules, check
 from collegium.protocol.components import ComponentSpec
+from collegium.protocol.schema import to_map
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 TABLE = '[[modality]]\nname = "table"\nkind = "tabular"\nwidth = 5\n'
@@ -390,6 +391,10 @@ def test_a_task_may_have_a_head_that_is_a_sum(tmp_path: Path) -> None:
     spec = component(chartered(write(tmp_path, text)), "statistic/pass")
     assert (spec.architecture, spec.dimension) == ("prototypes", 2 * 9)
     assert component(chartered(write(tmp_path, MINIMAL)), "head/pass") is not None
+    text = MINIMAL + 'statistic = { features = "all", ridge = 0.03 }\n'
+    found = component(chartered(write(tmp_path, text)), "statistic/pass")
+    assert (found.dimension, found.ridge) == (m * (m + 1) // 2 + 2 * m, 30_000)
+    assert ("ridge" in to_map(found), "ridge" in to_map(spec)) == (True, False), "charters that say nothing keep bytes"
     never = TABLE + TABLE.replace("table", "secret") + 'privacy = "never"\n' + TASK + 'statistic = "ridge"\n'
     assert component(chartered(write(tmp_path, never)), "statistic/pass").dimension == m * (m + 1) // 2 + 2 * m
 
@@ -410,6 +415,9 @@ def test_the_share_of_statistics_is_chosen(tmp_path: Path) -> None:
         (MINIMAL + 'statistic = "svm"\n', "architecture = 'svm' is unknown"),
         (MINIMAL + "statistic = { features = 1 }\n", "features"),
         (MINIMAL + "statistic = { feature = 3 }\n", "'feature'"),
+        (MINIMAL + "statistic = { ridge = 0 }\n", "ridge = 0"),
+        (MINIMAL + 'statistic = { architecture = "prototypes", ridge = 0.1 }\n', "not solved with one"),
+        (MINIMAL.replace("width = 5", "width = 5000") + 'statistic = { features = "all" }\n', "are 5,002"),
         (TABLE + TASK.replace("binary", "regression") + 'statistic = "prototypes"\n', "no class means"),
         ("training = { statistic_share = 1.0 }\n" + MINIMAL, "between 0 and 1"),
     ],

@@ -20,10 +20,12 @@ from collegium.node.data.arrays import load
 from collegium.node.data.audio import AudioSpec
 from collegium.node.data.media import MediaFile
 from collegium.node.learner.frozen import frozen_encoder
-from collegium.node.learner.media import FrozenEncoder, media_encoder
+from collegium.node.learner.media import FrozenEncoder, LiteNet, media_encoder
 from collegium.node.learner.messages import Engagement, Open, Personalise, Predict, Train
 from collegium.node.learner.text import pretrained_encoder
 from collegium.node.learner.worker import Worker
+from collegium.node.pretrained.families import LITE0
+from collegium.node.pretrained.normal import ImageInput, normalised
 from collegium.node.pretrained.tokens import cut
 
 from .asking import ask
@@ -253,6 +255,24 @@ def test_efficientnet_computes_what_it_was_trained_to(tmp_path: Path) -> None:
     with torch.no_grad():
         means = encoder.means([picture])[0, :4].tolist()
     assert means == pytest.approx(EXPECTED, abs=1e-4)
+
+
+def test_efficientnet_is_read_after_some_blocks_by_the_cells_of_a_grid() -> None:
+    import torch
+
+    torch.manual_seed(1)
+    net = LiteNet(3, 2).eval()
+    picture = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        x = net._bn0(net._conv_stem(picture)).clamp(0.0, 6.0)
+        for block in list(net._blocks)[:3]:
+            x = block(x)
+        cells = [[x[0, :, a : a + 4, b : b + 4].mean((1, 2)) for b in (0, 4)] for a in (0, 4)]
+        torch.testing.assert_close(
+            net(picture)[0], torch.stack([torch.stack(row) for row in cells]).permute(2, 0, 1).flatten()
+        )
+    model = normalised("x", {"model_type": LITE0}, ImageInput(32, blocks=3, grid=2))
+    assert model.width == net(picture).shape[1] == 24 * 4
 
 
 EXPECTED = [0.0, 0.0, 0.0, 0.0]

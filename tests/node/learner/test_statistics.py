@@ -215,15 +215,16 @@ def test_more_students_than_declared_are_scaled_down_and_a_smaller_clip_is_refus
 # ---- the head
 
 
-def test_the_solution_is_that_of_least_squares() -> None:
+@pytest.mark.parametrize("share", [1_000, 500_000])
+def test_the_solution_is_that_of_least_squares(share: int) -> None:
     session = a_session("multiclass")
-    spec, batch = spec_of(session), a_batch("multiclass", 400, 1, np.random.default_rng(11))
+    spec, batch = replace(spec_of(session), ridge=share), a_batch("multiclass", 400, 1, np.random.default_rng(11))
     head = statistics.solve(session, spec, statistics.exact(session, spec, batch))
     assert head is not None
     rows = (~torch.isnan(batch.labels["t"])).numpy().reshape(-1)
     phi = statistics.features(session, spec, statistics.inputs_of(session, head.task, batch))[rows]
     y = np.eye(3)[batch.labels["t"].numpy().reshape(-1)[rows].astype(int)]
-    ridge = statistics.RIDGE * np.trace(phi.T @ phi) / phi.shape[1]
+    ridge = spec.ridge / 1e6 * np.trace(phi.T @ phi) / phi.shape[1]
     expected = np.linalg.solve(phi.T @ phi + ridge * np.eye(phi.shape[1]), phi.T @ y)
     assert np.allclose(head.weights, expected, atol=2e-2)
 

@@ -12,6 +12,7 @@ from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
 from collegium.crypto.errors import UsageError
+from collegium.node.learner.importing import import_model
 from collegium.node.learner.text import (
     TextEncoder,
     hashed_pieces,
@@ -111,6 +112,18 @@ def test_a_pretrained_encoder_is_frozen_and_pools_as_it_says(tiny: Path) -> None
     with torch.no_grad():
         mean = transformers.AutoModel.from_pretrained(tiny)(**tokens).last_hidden_state[0].mean(0)
     np.testing.assert_allclose(encoder.embed([TEXTS[2]])[0], (mean / mean.norm()).numpy(), atol=1e-6)
+
+
+def test_what_a_model_makes_of_its_own_vocabulary_is_taken_away(tiny: Path, tmp_path: Path) -> None:
+    import_model(str(tiny), tmp_path / "centred", {"centred": True})
+    plain, centred = pretrained_encoder(tiny), pretrained_encoder(tmp_path / "centred")
+    assert centred.centre is not None
+    vectors = plain.embed(TEXTS) - centred.centre.numpy()
+    expected = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(centred.embed(TEXTS), expected, atol=1e-5)
+    assert not centred.embed([None]).any(), "a text that is missing is zero, not the centre"
+    # In what the texts have in common, that is, not by chance.
+    assert np.linalg.norm(expected.mean(0)) < 0.95 * np.linalg.norm(plain.embed(TEXTS).mean(0))
 
 
 def test_long_texts_are_cut_off(tiny: Path) -> None:

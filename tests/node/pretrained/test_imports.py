@@ -113,7 +113,7 @@ def test_the_library_that_saved_a_model_does_not_show(run: Import, tiny: Path, t
 
 
 def test_what_decides_a_feature_shows(run: Import, tiny: Path, tmp_path: Path) -> None:
-    digests = {run(tiny)["digest"], run(tiny, "--before", "query: ")["digest"]}
+    digests = {run(tiny, *more)["digest"] for more in ([], ["--before", "query: "], ["--centred"])}
 
     def swap_layers(folder: Path) -> None:
         renamed(folder, lambda name: name.replace("layer.0", "x").replace("layer.1", "layer.0").replace("x", "layer.1"))
@@ -127,7 +127,28 @@ def test_what_decides_a_feature_shows(run: Import, tiny: Path, tmp_path: Path) -
         shutil.copytree(tiny, tmp_path / str(number))
         change(tmp_path / str(number))
         digests.add(run(tmp_path / str(number))["digest"])
-    assert len(digests) == 5
+    assert len(digests) == 6
+    again = run(tmp_path / "out2")
+    assert again["digest"] in digests, "a folder that was imported centred stays so"
+    assert json.loads((tmp_path / "out2" / "config.json").read_text())["reads"] == {"before": "", "centred": True}
+    assert json.loads((tmp_path / "out0" / "config.json").read_text())["reads"] == {"before": ""}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "words"),
+    [
+        ("text", ("--grid", "2"), "--grid means nothing"),
+        ("vit", ("--centred",), "--centred means nothing"),
+        ("vit", ("--size", "2000000"), "cannot be read so: --size 2000000"),
+        ("vit", ("--blocks", "17"), "cannot be read so"),
+        ("vit", ("--blocks", "3"), "is read whole"),
+    ],
+)
+def test_a_way_to_read_that_a_model_has_not_is_refused(
+    run: Import, tiny: Path, tiny_media: Path, kind: str, more: tuple[str, ...], words: str
+) -> None:
+    made = run(tiny if kind == "text" else tiny_media / kind, *more)
+    assert (made["code"], words in made["error"]) == (2, True), made
 
 
 @pytest.mark.parametrize(
