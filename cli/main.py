@@ -21,6 +21,7 @@ from . import (
     dashboard,
     data,
     doctor,
+    explain,
     forget,
     found,
     init,
@@ -89,6 +90,7 @@ unlearn.app.command("audit")(forget.audit)
 app.add_typer(model.app, name="model")
 app.command("dashboard")(dashboard.dashboard)
 app.command("predict")(predict.predict)
+app.add_typer(explain.app, name="explain")
 app.command("doctor")(doctor.doctor)
 app.add_typer(sim.app, name="sim")
 app.command("rehearse")(rehearse.rehearse)

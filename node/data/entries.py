@@ -8,12 +8,16 @@ from .audio import AudioSpec
 
 @dataclass(frozen=True, slots=True)
 class NumericColumn:
-    """A number clamped to [low, high] and scaled to [-1, 1]; `missing` adds a feature that is 1 where there is none."""
+    """A number clamped to [low, high] and scaled to [-1, 1]; `missing` adds a feature that is 1 where there is none.
+
+    `immutable`: a trait that no explanation suggests to change, as of every column.
+    """
 
     name: str
     low: float
     high: float
     missing: bool
+    immutable: bool = False
 
     @property
     def width(self) -> int:
@@ -27,6 +31,7 @@ class CategoricalColumn:
 
     name: str
     levels: tuple[str, ...]
+    immutable: bool = False
 
     @property
     def width(self) -> int:

@@ -247,18 +247,18 @@ def _columns(section: Table) -> tuple[Column, ...]:
 
 
 def _column(section: Table) -> Column:
-    section.only("name", "low", "high", "missing", "levels")
-    name = _name(section, "name")
+    section.only("name", "low", "high", "missing", "levels", "immutable")
+    name, immutable = _name(section, "name"), section.flag("immutable")
     if "levels" in section.raw:
         levels = _levels(section)
         section.done()
-        return CategoricalColumn(name, levels)
+        return CategoricalColumn(name, levels, immutable)
     if not {"low", "high"} <= set(section.raw):
         raise section.fail("no bounds and no levels", "Write low and high (known beforehand, not fitted), or levels.")
     low, high = _bounds(section)
     missing = section.flag("missing")
     section.done()
-    return NumericColumn(name, low, high, missing)
+    return NumericColumn(name, low, high, missing, immutable)
 
 
 def _task(section: Table, tables: dict[str, TableEntry], unit_table: str) -> TaskEntry:

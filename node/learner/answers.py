@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from ...crypto.errors import CorruptError, OperatorError, RefusedError, UsageError
-from ...protocol.schema import U63, Between
+from ...protocol.schema import U63, Between, Bytes32
 from ..privacy.budget import Verdict
 
 Positive = Annotated[float, Between(0, 2**1000)]  # or zero
@@ -176,6 +176,66 @@ class Predicted:
 
 
 @dataclass(frozen=True, slots=True)
+class FeatureEffect:
+    """What a feature of a record adds to its score; `value` is the record's own, in its table's units ("": no words).
+
+    `trait`: a fact about the person that nobody can change, or that the law protects.
+    """
+
+    modality: str
+    name: str
+    value: str
+    trait: bool
+    effect: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A value of one feature, all else equal, with which the model would give another result."""
+
+    modality: str
+    name: str
+    value: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordExplained:
+    """Why a record of a student gets its result (explain.py). `scores` are as in a prediction.
+
+    `score` is what is explained, `start` that of the record that the features are compared with, `nothing` that
+    without any modality, `head` that without any component but the head. Features add up to score - start - `gap`,
+    modalities to score - nothing, components to score - head. `variants` are the scores with other states.
+    """
+
+    record: str
+    student: str
+    result: str
+    scores: tuple[float, ...]
+    score: float
+    start: float
+    gap: float
+    nothing: float
+    head: float
+    features: tuple[FeatureEffect, ...]
+    modalities: dict[str, float]
+    components: dict[str, float]
+    variants: tuple[float, ...]
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """The explanations of a file's records; `digest` is of their contents, `method` how features were explained."""
+
+    kind: str
+    classes: tuple[str, ...]
+    method: str
+    digest: Bytes32
+    records: tuple[RecordExplained, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Personalised:
     """The private components' loss on validation students, and their number of parameters."""
 
@@ -287,6 +347,7 @@ Answer = (
     | EvaluatedVariants
     | Scores
     | Predicted
+    | Explained
     | Personalised
     | EpsilonFound
     | CrossChecked

@@ -136,13 +136,14 @@ class Experts(Backbone):
         self.router = linear(spec, "router")
         self.hidden, self.out = linear(spec, "hidden"), linear(spec, "out")
         self.chosen = int(spec.architecture.removeprefix("experts-top"))
+        self.held: Tensor | None = None
 
     def forward(self, tokens: Tensor, present: Tensor, names: Sequence[str]) -> Tensor:  # noqa: ARG002
         """See Backbone; missing modalities are zero."""
         z = tokens.sum(2)
         probabilities = torch.softmax(self.router(z), dim=2)
         self.routed.append(probabilities)
-        share = (probabilities * self._picked(probabilities)).unsqueeze(3)
+        share = (probabilities * self.picked(probabilities)).unsqueeze(3)
         inner = torch.tanh(self.hidden(z)).reshape(*probabilities.shape, -1) * share
         return z + self.out(inner.flatten(2))  # type: ignore[no-any-return]  # nn.Module returns Any
 
@@ -151,11 +152,16 @@ class Experts(Backbone):
         total: Tensor | float = 0.0
         for probabilities in self.routed:
             mean = (probabilities * weights.unsqueeze(2)).sum(1)
-            picked = (self._picked(probabilities) * weights.unsqueeze(2)).sum(1) / self.chosen
+            picked = (self.picked(probabilities) * weights.unsqueeze(2)).sum(1) / self.chosen
             total = total + BALANCE * mean.shape[1] * (mean * picked).sum(1)
         return total
 
-    def _picked(self, probabilities: Tensor) -> Tensor:
-        """Return 1 for the chosen experts of each record, else 0, [S, K, E]; of equal ones the first."""
+    def picked(self, probabilities: Tensor) -> Tensor:
+        """Return 1 for the chosen experts of each record, else 0, [S, K, E]; of equal ones the first.
+
+        If some are `held`, [1, 1, E], they are those of all records.
+        """
+        if self.held is not None:
+            return self.held.expand_as(probabilities)
         order = probabilities.detach().sort(dim=2, descending=True, stable=True).indices[:, :, : self.chosen]
         return torch.zeros_like(probabilities).scatter(2, order, 1.0)

@@ -22,6 +22,7 @@ from .answers import (
     EpsilonFound,
     Evaluated,
     EvaluatedVariants,
+    Explained,
     Opened,
     Personalised,
     Positive,
@@ -188,6 +189,23 @@ class Predict(Asks[Predicted]):
 
 
 @dataclass(frozen=True, slots=True)
+class Explain(Asks[Explained]):
+    """Explain a task's results for the records of a file, or for one, by the shared model.
+
+    `only`: there has to be one record alone, since the answer is for one person.
+    `variants` are other states of some components: each record is scored with them as well.
+    """
+
+    states: States
+    file: str
+    task: str
+    record: str | None = None
+    variants: tuple[States, ...] = ()
+    only: bool = False
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Personalise(Asks[Personalised]):
     """Train the private components, with a private adapter, beside these states, and store them."""
 
@@ -254,7 +272,7 @@ class AuditOwn(Asks[Audited]):
 
 
 SessionRequest = (
-    Respec | Train | Evaluate | EvaluateVariants | PredictScores | Predict | Personalise
+    Respec | Train | Evaluate | EvaluateVariants | PredictScores | Predict | Explain | Personalise
 )  # of an opened data folder
 AuditRequest = Audit | AuditOwn | CrossCheck  # of a worker that audits (audit/worker.py)
 LearnerRequest = Open | TryModel | Epsilon | DecideRun | SessionRequest  # of a worker that trains

@@ -275,7 +275,8 @@ class M3TModel(nn.Module):
                 there = torch.stack([present[name] for name in seen], dim=2)
             else:  # a task whose modalities are all excluded from this node's training
                 some = next(iter(inputs.values()))[1]
-                tokens = torch.zeros(*some.shape[:2], 1, self.width, device=some.device)
+                kind = next(self.parameters()).dtype
+                tokens = torch.zeros(*some.shape[:2], 1, self.width, device=some.device, dtype=kind)
                 there = torch.zeros(*some.shape[:2], 1, dtype=torch.bool, device=some.device)
             represented[names] = tokens.sum(2) if self.backbone is None else self.backbone(tokens, there, seen)
         return {name: represented[names] for name, names in self.reads.items()}

@@ -20,6 +20,7 @@ from .messages import (
     Epsilon,
     Evaluate,
     EvaluateVariants,
+    Explain,
     Open,
     Personalise,
     Predict,
@@ -107,6 +108,10 @@ class Worker:
                 return operations.predict_scores(session, request)
             case Predict():
                 return operations.predict_file(session, request, progress)
+            case Explain():
+                from . import explain  # noqa: PLC0415  # torch
+
+                return explain.explain_file(session, request, progress)
             case Personalise():
                 return operations.personalise(session, request, progress)
             case _:

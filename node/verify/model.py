@@ -48,11 +48,18 @@ class Model:
         return any(component.round for component in self.components.values())
 
 
-def home_model(home: Home, *, from_bytes: bool, progress: Progress | None = None) -> Model:
+def home_model(
+    home: Home,
+    *,
+    from_bytes: bool,
+    at: Mapping[str, tuple[int, int]] | None = None,
+    progress: Progress | None = None,
+) -> Model:
     """Verify the ledger in a node's directory, and return the states in force with digests that it confirms.
 
     `from_bytes`: fold every state from the updates' bytes (a late joiner: from the certified state that it took);
-    else take stored ones where there are. Nothing is changed.
+    else take stored ones where there are. Nothing is changed. `at`: rounds and generations of components whose states
+    are wanted as they were then; of another generation, or of a round to come, the one in force is returned.
     Raises UsageError (the node never ran), VerificationError naming the component.
     """
     report = verify_home_ledger(home, progress=progress)
@@ -74,6 +81,9 @@ def home_model(home: Home, *, from_bytes: bool, progress: Progress | None = None
         assert spec is not None  # parts are the charter's
         certified = c.certified if c.certified is not None and c.certified.generation == c.generation else None
         number = c.round if certified is None else certified.round
+        then, generation = (at or {}).get(name, (number, c.generation))
+        if generation == c.generation and then < number:
+            number, certified = then, None
         rounds = c.rounds[:number]
         state = stored.get(name, rounds[-1].chain) if stored is not None and rounds else None
         if state is None or state.shape != (spec.words,):

@@ -20,6 +20,7 @@ from ...node.learner.messages import (
     Epsilon,
     Evaluate,
     EvaluateVariants,
+    Explain,
     Open,
     Personalise,
     Predict,
@@ -65,9 +66,9 @@ class SyntheticLearner:
                 return EpsilonFound(0.0, 0)
             case Evaluate():
                 return Evaluated()
-            case Respec() | TryModel() | EvaluateVariants() | PredictScores() | Predict() | Personalise():
+            case Respec() | TryModel() | EvaluateVariants() | PredictScores() | Predict() | Explain():
                 return _no_answer(request)
-            case CrossCheck() | Audit() | AuditOwn():
+            case Personalise() | CrossCheck() | Audit() | AuditOwn():
                 return _no_answer(request)
             case _:
                 assert_never(request)
