@@ -58,6 +58,13 @@ def blame(
         )
         table(out, COLUMNS, [row(member) for member in report["members"]], empty="Nobody is a member.")
         out.print(f"weight: {report['weight_is']}")
+        names = {member["key"]: member["name"] for member in report["members"]}
+        for tensor in report["tensors"]:
+            out.print(
+                f"{tensor['tensor']}: institutions differ by τ² {tensor['tau2']:.3g} a number and round, beside noise"
+                f" of {tensor['least_noise']:.3g} to {tensor['most_noise']:.3g}; weights "
+                + ", ".join(f"{names[m['key']]} {m['weight_share']:.1%}" for m in tensor["members"])
+            )
         lacking = report["updates_without_bytes"]
         if lacking:
             out.print(

@@ -238,6 +238,7 @@ def warnings(charter: "Charter") -> list[str]:
     """Return warnings on a charter: losses, liars, addresses, open modalities, large components."""
     from ..node.home.addresses import is_loopback
     from ..protocol.blocks import tolerated
+    from ..protocol.learning import AVERAGES
 
     count, model = len(charter.members), charter.rules.fault_model
     texts = [f"addresses: {problem}" for problem in _address_problems(charter.members)]
@@ -250,7 +251,7 @@ def warnings(charter: "Charter") -> list[str]:
             f"with {count} members under {model!r} no lost member can be spared: every decision needs all their votes"
             f" (from {least} members on, one can be)"
         )
-    if count < MIN_ROBUST and any(spec.rule != "mean" and not spec.is_statistic for spec in charter.components):
+    if count < MIN_ROBUST and any(spec.rule not in AVERAGES and not spec.is_statistic for spec in charter.components):
         texts.append(f"with {count} members no rule tolerates a liar: from {MIN_ROBUST} on, one is tolerated")
     if any(floor.policy == "open" for floor in charter.learning.floors):
         texts.append(

@@ -170,6 +170,8 @@ def _pretrained(learning: "Learning") -> "list[Pretrained]":
 
 def _with_records(plan: "Plan", data: Path | None, students: int | None, home: Path | None) -> "Plan":
     """Return the plan with what it trains on. Raises UsageError for nonsense."""
+    from ..protocol.learning import AVERAGES
+
     models, excluded = _of_home(home, real=data is not None)
     plan = replace(plan, models={**models, **plan.models}, data=data, excluded=excluded)
     if data is None:
@@ -183,7 +185,7 @@ def _with_records(plan: "Plan", data: Path | None, students: int | None, home: P
         plan = replace(plan, learning=bare, students=students or plan.students)
     else:
         plan = replace(plan, students=students)
-    robust = sorted({spec.rule for spec in plan.specs if spec.rule != "mean" and not spec.is_statistic})
+    robust = sorted({spec.rule for spec in plan.specs if spec.rule not in AVERAGES and not spec.is_statistic})
     if plan.members == 1 and robust:
         raise UsageError(
             f"{', '.join(robust)} with 1 member: a robust rule compares updates of several members",
@@ -216,6 +218,8 @@ def _of_home(home: Path | None, *, real: bool) -> "tuple[dict[str, str], LeftOut
 
 def _warnings(plan: "Plan") -> list[str]:
     """Return what is to know before it runs."""
+    from ..protocol.learning import AVERAGES
+
     students = plan.students or plan.typical
     warnings = [
         f"{text} (with {students:g} students at each member). `charter create` refuses such a recipe"
@@ -228,7 +232,7 @@ def _warnings(plan: "Plan") -> list[str]:
             f" {plan.epsilon:g} they keep it, under each other ε of the comparison all have that one"
         )
     if 1 < plan.members < founding.MIN_ROBUST and any(
-        spec.rule != "mean" and not spec.is_statistic for spec in plan.specs
+        spec.rule not in AVERAGES and not spec.is_statistic for spec in plan.specs
     ):
         warnings.append(f"with {plan.members} members no rule tolerates a liar: from {founding.MIN_ROBUST} on, one is")
     return warnings

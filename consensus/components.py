@@ -10,9 +10,10 @@ import numpy.typing as npt
 from ..crypto.hashing import digest
 from ..protocol.codec import encode
 from ..protocol.components import STATE_LIMIT, ComponentSpec
+from ..protocol.learning import AVERAGES
 from ..protocol.statistics import numbers, words
 from ..protocol.update import Integers
-from . import robust, rules
+from . import effects, robust, rules
 
 State = npt.NDArray[np.int32]
 
@@ -84,7 +85,7 @@ def taken(spec: ComponentSpec, round_: Round) -> tuple[list[Entry], int]:
     """
     if spec.is_statistic:
         return list(round_.entries), 0
-    entries = [entry for entry in round_.entries if rule_of(spec, round_) == "mean" or entry.staleness == 0]
+    entries = [entry for entry in round_.entries if rule_of(spec, round_) in AVERAGES or entry.staleness == 0]
     faults = min(round_.faults, rules.faults(len(entries)))
     return (entries, faults) if len(entries) >= max(1, 2 * faults + 1) else ([], 0)
 
@@ -94,7 +95,7 @@ def fold_round(
 ) -> tuple[State, int]:
     """Return the state after a round and how many coordinates saturated.
 
-    The component's rule is one of robust.RULES, applied with f' to the entries that `taken` returns. A statistic is the
+    The component's rule is applied to the entries that `taken` returns, a robust one with f'. A statistic is the
     int64 sum of all its entries, of any order and round.
     """
     if spec.is_statistic:
@@ -102,17 +103,18 @@ def fold_round(
         for entry in round_.entries:
             total += values(entry)
         return words(total), 0
-    name = rule_of(spec, round_)
-    rule = None if name == "mean" else robust.RULES[name]  # the mean takes weights
     entries, faults = taken(spec, round_)
     if not entries:
         return state, 0
     updates = [values(entry) for entry in entries]
-    if rule is not None:
-        increment = rule(updates, faults)
-    else:
-        weights = rules.mean_weights([e.variance for e in entries], [e.staleness for e in entries])
-        increment = rules.mean(updates, weights)
+    variances, staleness = [e.variance for e in entries], [e.staleness for e in entries]
+    match rule_of(spec, round_):
+        case "mean":
+            increment = rules.mean(updates, rules.mean_weights(variances, staleness))
+        case "random-effects":
+            increment = effects.random_effects(updates, spec, variances, staleness)
+        case name:
+            increment = robust.RULES[name](updates, faults)
     increment += state
     saturated = 0
     if max(-int(increment.min()), int(increment.max())) > STATE_LIMIT:

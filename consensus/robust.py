@@ -234,7 +234,7 @@ def _sizes(rule: str, updates: Sequence[Integers], faults: int) -> tuple[int, in
     return n, n - faults
 
 
-# Every rule of protocol/learning.py but `mean`, which needs weights: from the updates and f to the increment.
+# The robust rules of protocol/learning.py (the others need weights): from the updates and f to the increment.
 RULES: Mapping[str, Rule] = {
     "trimmed_mean": trimmed_mean,
     "median": median,

@@ -13,6 +13,7 @@ from ..crypto.errors import RemoteProtocolError
 from ..protocol.blocks import Close
 from ..protocol.charter import Charter
 from ..protocol.components import ComponentSpec
+from ..protocol.learning import AVERAGES
 from ..protocol.records import GENESIS, Offer
 from ..protocol.schema import MAX_HOSTS
 from . import membership, rules, trainers
@@ -66,7 +67,7 @@ def eligible(charter: Charter, ledger: Ledger, name: str) -> tuple[Entry, ...]:
     c = ledger.components[name]
     spec = charter.component(name)
     assert spec is not None
-    limit = charter.rules.max_staleness if charter.rule(name) == "mean" else 0
+    limit = charter.rules.max_staleness if charter.rule(name) in AVERAGES else 0
     need = ledger.host_quorum(c)
     cached = c._eligible.get((limit, need))
     if cached is not None:

@@ -1,7 +1,8 @@
 """Each update's share of a round's increment: every rule is a weighted sum of the updates (ADR 7).
 
-`mean` has one integer weight for each update. Of a robust rule a coordinate's increment is `256·Σ_i c_i q_i`, rounded,
-with weights c that depend on the values kept there; an update's share is its mean weight over all coordinates.
+`mean` has one integer weight for each update, `random-effects` one for each update and tensor. Of a robust rule a
+coordinate's increment is `256·Σ_i c_i q_i`, rounded, with weights c that depend on the values kept there; an update's
+share is its mean weight over all coordinates.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from ..protocol.components import FRACTION_BITS
 from ..protocol.update import Integers
 from . import robust, rules
 from .components import Entry
+from .effects import Block
 
 Weights = npt.NDArray[np.float64]
 
@@ -24,6 +26,13 @@ def mean_shares(entries: Sequence[Entry]) -> list[Fraction]:
     """Return each entry's share of a round of `mean`: its integer weight (`rules.mean_weights`) over their sum."""
     weights = rules.mean_weights([e.variance for e in entries], [e.staleness for e in entries])
     return [Fraction(weight, sum(weights)) for weight in weights]
+
+
+def effects_shares(blocks: Sequence[Block]) -> list[float]:
+    """Return each update's share of a round of `random-effects`: averaged over the numbers of all tensors."""
+    size = blocks[-1].stop
+    parts = [[share * (block.stop - block.start) / size for share in block.shares] for block in blocks]
+    return [sum(each) for each in zip(*parts, strict=True)]
 
 
 def robust_shares(rule: str, updates: Sequence[Integers], faults: int) -> list[float]:

@@ -15,9 +15,10 @@ GENERATE = "generate"  # the task that writes a text
 TASK_KINDS = frozenset({"binary", "multiclass", "ordinal", "regression", "multilabel", GENERATE})
 PASSAGE = re.compile(r"\{([1-9][0-9]?)\}")  # of a template: the place of a passage, by its number
 POLICIES = ("never", "dp", "open")  # strictest first
-# Of aggregation; consensus/rules.py and consensus/robust.py have them.
+# Of aggregation; consensus/rules.py, effects.py and robust.py have them.
 RULES = (
     "mean",
+    "random-effects",
     "trimmed_mean",
     "median",
     "multi_krum",
@@ -25,6 +26,7 @@ RULES = (
     "clip+nnm+trimmed_mean",
     "centered_clipping",
 )
+AVERAGES = ("mean", "random-effects")  # the rules that are not robust: they weight all updates, late ones too
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import NotRequired, TypedDict
 from ...consensus import membership
 from ...consensus.components import Entry, Round, rule_of, taken
 from ...consensus.ledger import NOT_YET, ComponentLedger, Ledger, Withdrawn
-from ...consensus.shares import mean_shares, robust_shares
+from ...consensus.shares import effects_shares, mean_shares, robust_shares
 from ...crypto.errors import UsageError
 from ...protocol.claims import NO_EPSILON, Claim
 from ...protocol.components import SUM, ComponentSpec
@@ -23,12 +23,17 @@ from ..verify.bytes import Bytes, Disk
 from ..verify.home import verify_home_ledger
 from ..verify.ledger import Counted, Progress, Report
 from ..verify.states import checked
+from .tensors import BlamedTensor, Tensors
 
 Notes = Mapping[int, Mapping[str, str]]  # round → key in hex → why this node saw no update of that member
 
 
 WEIGHTS = {
     "mean": "the integer weight of an update over the sum of its round's, averaged over rounds",
+    "random-effects": (
+        "the integer weight of an update over the sum of its round's, averaged over the numbers of all tensors and over"
+        " rounds"
+    ),
     SUM: "an equal share of every counted update: a statistic adds them up",
     "multi_krum": "an equal share of every round in which the rule chose the update, averaged over rounds",
 }
@@ -89,6 +94,7 @@ class Blame(TypedDict):
     rounds_weighed: int
     updates_without_bytes: int
     weight_is: str
+    tensors: list[BlamedTensor]
     members: list[BlamedMember]
     plot: NotRequired[str]
 
@@ -123,8 +129,8 @@ def blame(
 ) -> Blame:
     """Return the contributors to a component's state of a verified ledger, by present member, the heaviest first.
 
-    Shares are of the present fold: of rounds without withdrawn updates. Shares by squared norm, and those by
-    weight under a robust rule, need the updates' bytes; updates whose bytes are not in `data` are counted and left out.
+    Shares are of the present fold: of rounds without withdrawn updates. Shares by squared norm, and those by weight
+    but for the mean, need the updates' bytes; updates whose bytes are not in `data` are counted and left out.
     Raises UsageError for an unknown component, VerificationError for damaged bytes.
     """
     ledger = report.ledger
@@ -138,11 +144,12 @@ def blame(
         return parts[membership.present(ledger.roll, key)]
 
     folded, weighed, shared = 0, 0, 0
+    tensors = Tensors(spec, lambda key: membership.present(ledger.roll, key))
     for done, round_ in enumerate(c.rounds, start=1):
         used, faults = taken(spec, round_)
         values = {entry.update: _values(report, spec, round_, entry, data) for entry in round_.entries}
         _count(round_, used, values, part)
-        shares = _shares(spec, rule_of(spec, round_), used, [values[entry.update] for entry in used], faults)
+        shares = _shares(tensors, rule_of(spec, round_), used, [values[entry.update] for entry in used], faults)
         folded += bool(used)
         if shares is not None:
             weighed += 1
@@ -168,6 +175,7 @@ def blame(
         "rounds_weighed": weighed,
         "updates_without_bytes": lacking,
         "weight_is": WEIGHTS.get(report.charter.rule(spec.name), ROBUST_WEIGHT),
+        "tensors": tensors.shown(),
         "members": shown,
     }
 
@@ -224,17 +232,19 @@ def _count(
 
 
 def _shares(
-    spec: ComponentSpec, rule: str, used: list[Entry], values: list[Integers | None], faults: int
+    tensors: Tensors, rule: str, used: list[Entry], values: list[Integers | None], faults: int
 ) -> list[float] | None:
     """Return the shares of a round's updates; None if there are none, or bytes that they depend on are missing."""
     if not used:
         return None
-    if spec.is_statistic:
+    if tensors.spec.is_statistic:
         return [1.0] * len(used)
     if rule == "mean":
         return [float(share) for share in mean_shares(used)]
     here = [value for value in values if value is not None]
-    return robust_shares(rule, here, faults) if len(here) == len(values) else None
+    if len(here) < len(values):
+        return None
+    return effects_shares(tensors.add(used, here)) if rule == "random-effects" else robust_shares(rule, here, faults)
 
 
 def _from_ledger(report: Report, c: ComponentLedger, notes: Notes, parts: Mapping[bytes, _Part]) -> None:

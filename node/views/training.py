@@ -8,6 +8,7 @@ from ...consensus import rules, trainers
 from ...consensus.ledger import ComponentLedger
 from ...consensus.rounds import possible_authors
 from ...protocol.components import MILLION
+from ...protocol.learning import AVERAGES
 from ...protocol.records import IDLE, PAUSED, Offer
 from ..core.reasons import Reason
 from .context import Context
@@ -218,7 +219,7 @@ def _too_few(context: Context, c: ComponentLedger) -> Iterable[Note]:
         )
     elif (
         ledger.fault_model == "byzantine"
-        and context.charter.rule(spec.name) != "mean"
+        and context.charter.rule(spec.name) not in AVERAGES
         and rules.faults(count) < rules.faults(hosts)
     ):
         faulty = rules.faults(count)

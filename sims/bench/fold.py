@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...consensus import robust, rules
+from ...consensus import effects, robust, rules
 from ...consensus.components import Entry, Round
 from ...crypto.errors import OperatorError
 from ...crypto.hashing import digest, sha256
@@ -53,6 +53,7 @@ def measure_fold(quick: bool) -> Sequence[Row]:
             {
                 "read": lambda: [path.read_bytes() for path in paths],
                 "mean": lambda: rules.mean(updates, weights),
+                "random-effects": lambda: effects.random_effects(updates, spec, [100] * members, [0] * members),
                 "sort": lambda: np.sort(stacked, axis=0),
                 "fold": lambda: _fold(spec, round_, blobs),
                 **{name: partial(rule, updates, rules.faults(members)) for name, rule in robust.RULES.items()},
@@ -62,7 +63,10 @@ def measure_fold(quick: bool) -> Sequence[Row]:
     rate = {name: size / seconds for name, seconds in times.items()}
     return [
         at_least(f"mean of {members} × {dimension:,} int8, MB/s, against one read", rate["mean"], rate["read"], 0.5),
-        *(at_least(f"{name}, MB/s, against numpy's own sort", rate[name], rate["sort"], 0.5) for name in robust.RULES),
+        *(
+            at_least(f"{name}, MB/s, against numpy's own sort", rate[name], rate["sort"], 0.5)
+            for name in ("random-effects", *robust.RULES)
+        ),
         at_least("whole fold from the blob store (hash, unpack, mean, store), MB/s", rate["fold"], rate["read"], 0.5),
     ]
 

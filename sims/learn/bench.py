@@ -19,18 +19,19 @@ from rich.table import Table
 from ...crypto.errors import UsageError
 from ...node.blueprint.recipe import Recipe
 from ...protocol.learning import RULES
-from . import sums, writing
+from . import sums, weights, writing
 from .lies import LIES
 from .plot import draw
 from .runs import MODES, Ground, Run, figure, perform, with_last, with_private
 from .studies import STUDIES, Institutions, Study, all_institutions, everything, study, work_folder
 from .workers import LearnerWorker, share, start_workers
 
-NAMES = (*STUDIES, "m3t", "mixed", "attacks", "sums", *writing.STUDIES)
-NOT_DRAWN = ("attacks", "sums")  # a table says more than so many bars
+OTHERS = ("m3t", "weights", "attacks", "sums")  # of several studies' data, or of OULAD
+NAMES = (*STUDIES, *OTHERS, *writing.STUDIES)
+NOT_DRAWN = ("weights", "attacks", "sums")  # a table says more than so many bars
 LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md tolerates
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
-MIXED_STRICT, MIXED_LOOSE = 0.5, 8.0
+ATTACKED_EPSILON = 8.0
 PRIVATE, SUM = "federated + private", "sum: federated"
 EXCLUSIVE = ("school-1", "school-2")  # no other institution has handwriting or speech
 MAX_RATES_MORE = 3  # doublings or halvings beyond a study's own rates
@@ -117,9 +118,9 @@ class _Bench:
         quick: bool,
         console: Console,
     ) -> None:
-        self.name, self.crew, self.console, self.quick = name, crew, console, quick
+        self.name, self.work, self.crew, self.console, self.quick = name, work, crew, console, quick
         self.seeds = range(1, seeds + 1)
-        base = study("oulad") if name in {"m3t", "mixed", "attacks", "sums"} else study(name)
+        base = study("oulad") if name in OTHERS else study(name)
         self.study: Study = base
         institutions: Institutions = (all_institutions if name == "m3t" else base.institutions)(data, work)
         folders = {model: str(folder) for model, folder in base.models().items()}
@@ -134,8 +135,8 @@ class _Bench:
         """Return the measurements, fit for JSON."""
         if self.name == "m3t":
             return self._m3t()
-        if self.name == "mixed":
-            return self._mixed()
+        if self.name == "weights":
+            return weights.measure(self.ground.institutions, self.work, self.crew, list(self.seeds), self.quick)
         if self.name == "attacks":
             return self._attacks()
         if self.name == "sums":
@@ -300,48 +301,11 @@ class _Bench:
             "goals": [asdict(goal) for goal in goals],
         }
 
-    # ---- different ε
-
-    def _mixed(self) -> dict[str, Any]:
-        strict = sorted(self.ground.institutions)[::2]
-        noises = dict.fromkeys(strict, MIXED_STRICT)
-        kinds = {
-            name: Run("federated", MIXED_LOOSE, 0.0, 0, weights=name, noises=noises)
-            for name in ("designed", "uniform", "inverse")
-        }
-        rows: list[dict[str, Any]] = []
-        for name, rate, own in self._compared(kinds, self._value):
-            by_institution = self._each(own)
-            rows.append(
-                {
-                    "mode": name if name != "inverse" else "raw 1/σ²",
-                    "epsilon": None,
-                    "rate": rate,
-                    "values": [self._value(reports) for reports in own],
-                    "macro_f1": None,
-                    "institutions": by_institution,
-                    "strict": mean(by_institution[key] for key in strict),
-                    "smallest": by_institution["AAA"],
-                }
-            )
-        goals = []
-        for other in rows[1:]:
-            for who, key in ((f"the strict ({', '.join(strict)})", "strict"), ("the smallest (AAA)", "smallest")):
-                gain = rows[0][key] - other[key]
-                goals.append(Goal("mixed", f"{who}: designed minus {other['mode']}", gain, gain >= 0.0))
-        return {
-            "title": f"OULAD, ε = {MIXED_STRICT} at {', '.join(strict)}, ε = {MIXED_LOOSE} elsewhere",
-            "metric": "auc",
-            "unit": "student",
-            "rows": rows,
-            "goals": [asdict(goal) for goal in goals],
-        }
-
     # ---- lies
 
     def _attacks(self) -> dict[str, Any]:
         """Every attack against every rule, at one ε and one rate; the figure is the mean AUC of the honest."""
-        epsilon = self.epsilons[0] if len(self.epsilons) == 1 else MIXED_LOOSE
+        epsilon = self.epsilons[0] if len(self.epsilons) == 1 else ATTACKED_EPSILON
         rate = 2.0  # the preset's
         lies: list[str | None] = [None, *LIES]
         runs = [
@@ -424,6 +388,8 @@ def _table(name: str, results: Mapping[str, Any]) -> Table:
         return _by_attack(results)
     if name == "sums":
         return sums.table(results)
+    if name == "weights":
+        return weights.table(results)
     table = Table(title=f"{results['title']}\n{results['metric']} on held-out data; privacy of each {results['unit']}")
     for column in (
         "mode",
@@ -441,7 +407,7 @@ def _table(name: str, results: Mapping[str, Any]) -> Table:
         by_institution = " ".join(f"{who} {value:.3f}" for who, value in row["institutions"].items())
         table.add_row(
             row["mode"],
-            "∞" if row["epsilon"] is None and name != "mixed" else f"{row['epsilon'] or 'mixed'}",
+            "∞" if row["epsilon"] is None else f"{row['epsilon']}",
             "" if row["rate"] is None else f"{row['rate']:g}",
             f"{mean(values):.3f}",
             f"{min(values):.3f} {max(values):.3f}",

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from ...consensus.components import Entry, Round, State, fold_round, origin
+from ...consensus.effects import shares
 from ...consensus.rules import faults, mean, noise_variance
+from ...crypto.errors import LocalProtocolError
 from ...node.learner.client import Ask
 from ...node.learner.messages import Engagement, Evaluate, Open, Personalise, Split, Train
 from ...protocol.claims import MAX_NOISE
@@ -20,7 +22,6 @@ from .lies import LOUDLY, Stage, tell
 
 States = dict[str, State]
 Report = Mapping[str, Any]
-WEIGHTS = ("designed", "uniform", "inverse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Learner:
     hosted: tuple[str, ...]
     lot: float
     noises: Mapping[str, int] = field(default_factory=dict)
+    claims_none: bool = False  # a lie: it adds its noise, and declares none
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ def update(ask: Ask, learner: Learner, setting: Setting, states: States) -> dict
     for name in learner.hosted:
         spec = setting.specs[name]
         values = np.frombuffer(answer.updates[name], dtype=spec.integer_type)
-        sent[name] = (values, noise_variance(_header(learner, learning, name, engaged), spec))
+        variance = 0 if learner.claims_none else noise_variance(_header(learner, learning, name, engaged), spec)
+        sent[name] = (values, variance)
     return sent
 
 
@@ -218,9 +221,14 @@ def _folded(
 
 
 def _weights(rule: str, variances: Sequence[int]) -> list[int]:
-    """The weights compared with the designed ones: equal ones, or ∝ 1/variance."""
-    n = len(variances)
-    if rule == "uniform":
-        return [(1 << 16) // n] * n
-    inverse = [1.0 / max(variance, 1) for variance in variances]
-    return [max(1, int((1 << 16) * value / sum(inverse))) for value in inverse]
+    """The weights compared with those of the rules: equal ones, ∝ 1/variance, or that from .2 to 2.5 equal shares."""
+    match rule:
+        case "uniform":
+            return [(1 << 16) // len(variances)] * len(variances)
+        case "inverse":
+            inverse = [1.0 / max(variance, 1) for variance in variances]
+            return [max(1, int((1 << 16) * value / sum(inverse))) for value in inverse]
+        case "bounded":
+            return shares([max(1, variance) for variance in variances])
+        case _:
+            raise LocalProtocolError(f"there are no weights {rule!r}")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...consensus.robust import RULES
-from ...consensus.rules import faults, mean, mean_weights
+from ...consensus.components import Entry, Round, fold_round, origin
+from ...consensus.rules import faults
 from ...protocol.components import FRACTION_BITS, ComponentSpec
 from ...protocol.update import Integers
 from . import attacks
@@ -48,9 +48,10 @@ class Stage:
 
     def _aggregate(self, updates: Sequence[Vectors]) -> Vectors:
         integers: list[Integers] = [update.astype(self.spec.integer_type) for update in updates]
-        if self.spec.rule == "mean":
-            return mean(integers, mean_weights(self.variances, [0] * len(integers))) / (1 << FRACTION_BITS)
-        return RULES[self.spec.rule](integers, faults(len(integers))) / (1 << FRACTION_BITS)
+        entries = tuple(Entry(bytes([n]), bytes([n]), b"", 0, 0, v) for n, v in enumerate(self.variances))
+        round_ = Round(1, 1, entries, faults(len(integers)), b"")
+        state, _ = fold_round(origin(self.spec), self.spec, round_, lambda entry: integers[entry.update[0]])
+        return state / (1 << FRACTION_BITS)
 
     def noise(self) -> Vectors:
         """Return Gaussian noise LOUD times as strong as the honest coordinates are."""

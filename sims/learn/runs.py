@@ -47,6 +47,8 @@ class Run:
     rule: str = "mean"
     liars: frozenset[str] = frozenset()  # faulty members; they send `attack` and are not evaluated
     attack: str | None = None
+    silent: frozenset[str] = frozenset()  # members that declare no noise, and add theirs
+    private: bool = True  # whether private components are trained beside the shared ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def perform(
             for name, folders in group.values()
         ]
         learners = [_stricter(learner, run, recipe, rounds, specs, seed) for learner in learners]
+        learners = [replace(learner, claims_none=learner.name in run.silent) for learner in learners]
         used = {name for learner in learners for name in learner.hosted}
         setting = Setting(
             {spec.name: spec for spec in specs if spec.name in used}, learning, rounds, "train", run.weights,
@@ -119,7 +122,7 @@ def _judged(
 def _private(run: Run, ground: Ground) -> bool:
     """Whether private components are trained beside the shared ones."""
     alone = run.mode == "local" and ground.private_adapter is not None
-    return (run.mode == "federated" or alone) and not run.tune and not run.liars
+    return run.private and (run.mode == "federated" or alone) and not run.tune and not run.liars
 
 
 def _learner(

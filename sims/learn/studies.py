@@ -312,5 +312,5 @@ STUDIES: dict[str, Study] = {
 def study(name: str) -> Study:
     """Return a study. Raises UsageError."""
     if name not in STUDIES:
-        raise UsageError(f"there is no study {name!r}", f"Choose one of {', '.join([*STUDIES, 'm3t', 'mixed'])}.")
+        raise UsageError(f"there is no study {name!r}", f"Choose one of {', '.join([*STUDIES, 'm3t', 'weights'])}.")
     return STUDIES[name]

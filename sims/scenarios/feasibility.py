@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ...consensus.membership import MIN_VOTED
 from ...crypto.errors import UsageError
+from ...protocol.learning import AVERAGES
 from .scenario import GROUPS, Event, Scenario, Who
 
 FOR_EVER = 2**31
@@ -103,8 +104,11 @@ def _check_expectations(scenario: Scenario, source: str) -> None:
     if expect.everybody and (out or scenario.absent):
         advice = f"It goes with nobody absent and none of {', '.join(NOT_EVERYBODY)}."
         raise UsageError(f"{source}: expect.everybody cannot go with {(out or ['absent'])[0]}", advice)
-    if expect.stale and scenario.charter.get("rule", "mean") != "mean":
-        raise UsageError(f"{source}: expect.stale cannot be under a robust rule", 'Only "mean" takes stale updates.')
+    if expect.stale and scenario.charter.get("rule", "mean") not in AVERAGES:
+        raise UsageError(
+            f"{source}: expect.stale cannot be under a robust rule",
+            'Only "mean" and "random-effects" take stale updates.',
+        )
     if expect.stopped and not any(event.lasts or event.until for _, event in _numbered(scenario, "partition")):
         advice = "A partition that ends by `for` or `until` is looked at when it ends."
         raise UsageError(f"{source}: expect.stopped needs a partition", advice)

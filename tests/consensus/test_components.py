@@ -13,7 +13,7 @@ from collegium.consensus.components import Entry, Round, fold_round, origin, rep
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.protocol.components import STATE_LIMIT, ComponentSpec
-from collegium.protocol.learning import RULES
+from collegium.protocol.learning import AVERAGES, RULES
 from collegium.protocol.update import Integers
 from collegium.sims.simulator.small import small_charter
 
@@ -137,4 +137,4 @@ def test_the_charter_s_rule_is_the_one_that_folds(rule: str) -> None:
 
 
 def test_every_rule_of_a_charter_can_be_folded() -> None:
-    assert set(RULES) == {"mean", *robust.RULES}
+    assert set(RULES) == {*AVERAGES, *robust.RULES}

@@ -352,13 +352,16 @@ def test_misuse_is_refused() -> None:
 
 PROGRAM = """
 import hashlib, numpy as np
-from collegium.consensus import robust
+from collegium.consensus import effects, robust
+from collegium.protocol.components import ComponentSpec, TensorSpec
+spec = ComponentSpec("head/a", "linear", (TensorSpec("w", (100_003,), 0),), 6, 8, "mean", 1, 1, 0, 1, bytes(32))
 g = np.random.Generator(np.random.PCG64(3))
 found = hashlib.sha256()
 for bits in (1, 2):
     updates = [g.integers(-(2**(8*bits-1)), 2**(8*bits-1), 100_003).astype(f"<i{bits}") for _ in range(17)]
     for name in sorted(robust.RULES):
         found.update(robust.RULES[name](updates, 5).tobytes())
+    found.update(effects.random_effects(updates, spec, [int(v) for v in g.integers(0, 2**14, 17)], [0] * 17).tobytes())
 print(found.hexdigest())
 """
 

@@ -263,6 +263,29 @@ def test_a_robust_rule_needs_the_bytes_for_its_shares() -> None:
     assert (blame(report, NAME, data)["rounds_weighed"], blamed["rounds_weighed"]) == (1, 2)
 
 
+def test_random_effects_say_how_much_institutions_differ_and_whom_they_hear(withdrawn: Cluster) -> None:
+    """The same rounds as if an amendment had set the rule: it needs the bytes, and its figures are in weights."""
+    report, data = seen(withdrawn)
+    c = report.ledger.components[NAME]
+    assert blame(report, NAME, data)["tensors"] == []
+    effects = replace(c, rounds=tuple(replace(round_, rule="random-effects") for round_ in c.rounds))
+    report = replace(report, ledger=replace(report.ledger, components={NAME: effects}))
+    blamed = blame(report, NAME, data)
+    (tensor,) = blamed["tensors"]
+    shares = {member["key"]: member["weight_share"] for member in tensor["members"]}
+    members = {member["key"]: member["weight_share"] for member in blamed["members"] if member["rounds"]}
+    assert shares == pytest.approx(members)
+    assert len({round(share, 6) for share in shares.values()}) > 1
+    spec = withdrawn.charter.components[0]
+    noises = [sorted(entry.variance for entry in round_.entries) for round_ in c.rounds]
+    assert tensor["tensor"] == spec.tensors[0].name
+    assert tensor["least_noise"] == pytest.approx(noises[0][0] * spec.grid_step**2)
+    assert tensor["most_noise"] == pytest.approx(noises[0][-1] * spec.grid_step**2)
+    assert tensor["tau2"] >= 0.0
+    del data.blobs[c.rounds[0].entries[0].blob]
+    assert blame(report, NAME, data)["rounds_weighed"] == len(c.rounds) - 1
+
+
 def test_what_is_refused_is_told_by_name() -> None:
     def lying(cluster: Cluster) -> None:
         cluster.nodes[3].tell_lies(LIES["forged_acks"])

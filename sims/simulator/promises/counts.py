@@ -1,6 +1,5 @@
 """What closed rounds count: signed, agreed, acknowledged, once, and added up (G4, G5)."""
 
-from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -13,11 +12,13 @@ from ....crypto.errors import RemoteProtocolError
 from ....node.core import events as ev
 from ....protocol.blocks import NIL
 from ....protocol.components import state_digest
+from ....protocol.learning import AVERAGES
 from ....protocol.records import verify_ack
 from ....protocol.signing import open_gossip
 from ....protocol.update import UpdateHeader, payload_values
 from ..cluster import Node
 from ..promise import InvariantError
+from . import averages
 from .amending import charter_at
 from .observed import Observed, is_taken, update_in
 
@@ -65,7 +66,7 @@ def traced(seen: Observed, before: Ledger, now: Ledger) -> None:
             seen.rounds[name] = round_.number
             where = f"{name} round {round_.number}"
             charter = charter_at(seen, now, round_.height)
-            averaged = name in charter.specs and charter.rule(name) == "mean"
+            averaged = name in charter.specs and charter.rule(name) in AVERAGES
             stale = charter.rules.max_staleness if averaged else 0
             authors = [entry.author for entry in round_.entries]
             if authors != sorted(set(authors)):
@@ -133,28 +134,20 @@ def added_up(node: Node) -> None:
     assert core is not None
     for name in core.held:
         component, spec = core.ledger.components[name], core.specs[name]
-        if {rule_of(spec, round_) for round_ in component.rounds} - {"mean"} or spec.dimension > MAX_COMPUTED:
+        if {rule_of(spec, round_) for round_ in component.rounds} - set(AVERAGES) or spec.dimension > MAX_COMPUTED:
             continue
         state = [0] * spec.dimension
         for round_ in component.rounds:
-            weights = _weights([(entry.variance, entry.staleness) for entry in round_.entries])
+            weighed = averages.mean if rule_of(spec, round_) == "mean" else averages.random_effects
             rows = [payload_values(node.store.blobs[entry.blob], spec).tolist() for entry in round_.entries]
-            for index in range(spec.dimension if weights else 0):
-                total = 256 * sum(a * int(row[index]) for a, row in zip(weights, rows, strict=True))
-                state[index] += round(Fraction(total, sum(weights)))  # half to even
+            for start, stop in averages.tensors(spec) if rows else []:
+                part = [row[start:stop] for row in rows]
+                weights = weighed(part, [(entry.variance, entry.staleness) for entry in round_.entries])
+                for index in range(stop - start):
+                    total = 256 * sum(a * int(row[index]) for a, row in zip(weights, part, strict=True))
+                    state[start + index] += round(Fraction(total, sum(weights)))  # half to even
         if core.folded[name][3] != state_digest(name, np.array(state, dtype=np.int32)):
             raise InvariantError("G4", f"{name} is not what its counted updates add up to")
-
-
-def _weights(entries: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the weights of `mean` for (variance, staleness): `v₀ = max(1, lower median)`, at least half a share."""
-    if not entries:
-        return []
-    n = len(entries)
-    middle = max(1, sorted(variance for variance, _ in entries)[(n - 1) // 2])
-    shares = [2**16 * middle // (middle + variance) for variance, _ in entries]
-    whole = [2**15 * share // sum(shares) + 2**15 // n for share in shares]
-    return [max(1, a // 2**staleness) for a, (_, staleness) in zip(whole, entries, strict=True)]
 
 
 def extended(before: Ledger, now: Ledger) -> None:

@@ -36,6 +36,7 @@ OFFERS, TRAINERS = "collegium.node.core.offers", "collegium.consensus.trainers"
 AMENDING, AMENDMENT = "collegium.node.core.amending", "collegium.protocol.amendment"
 STATE, POLICY, UPDATE = "collegium.node.core.state", "collegium.node.privacy.policy", "collegium.protocol.update"
 RULES, SIGNING = "collegium.consensus.rules", "collegium.protocol.signing"
+EFFECTS = "collegium.consensus.effects"
 
 
 @dataclass(frozen=True)
@@ -299,6 +300,13 @@ MUTATIONS = (
             ),
         ),
         "slow-member",
+        1,
+        ("G4",),
+    ),
+    Mutation(
+        "random effects weigh a member by its place",
+        ((EFFECTS, "for a, s in zip(whole, staleness, strict=True))", "for s, a in enumerate(whole))"),),
+        "noised",
         1,
         ("G4",),
     ),
