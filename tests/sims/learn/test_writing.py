@@ -58,6 +58,7 @@ def test_a_study_has_a_row_for_each_mode_and_its_planted_sentence_comes_back(
     for row in found["rows"]:
         assert set(row["institutions"]) == {"english-1", "english-2", "german"}
         assert all(map(isfinite, row["values"]))
+        assert all(0.0 <= score <= 100.0 for score in row["chrf"])
     goals = {goal["goal"]: goal["met"] for goal in found["goals"]}
     assert goals["ε = ∞: the planted sentence comes back"]
     assert goals["ε = 8: it does not"]
