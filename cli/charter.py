@@ -181,7 +181,7 @@ def show(
     }
 
     def people(out: Any) -> None:
-        rules, rate = charter.rules, charter.learning.sample_rate / 1e6
+        rules, learning = charter.rules, charter.learning
         facts(
             out,
             [
@@ -197,11 +197,12 @@ def show(
                 ("withdrawals", f"are folded out of the last {rules.refold_horizon} rounds"),
                 ("planned rounds", charter.learning.planned_rounds),
                 ("one student", founding.student_fact(result["student"])),
-                ("sample rate", f"{rate:g}: lot_size is this times the number of students that a member expects"),
+                *founding.shard_facts(learning.shards),
+                ("a step draws", f"{learning.drawn:g} of the students; lot_size is that times their expected number"),
                 (
                     "trains",
-                    f"who declares at least {charter.learning.min_students} students (lot_size divided by the sample"
-                    " rate); others host and vote",
+                    f"who declares at least {charter.learning.min_students} students, by its lot_size; others host"
+                    " and vote",
                 ),
             ],
         )

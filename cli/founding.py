@@ -69,8 +69,8 @@ def warn_of_lot(home: "Home", charter: "Charter") -> None:
     if lacks_lot(home):
         say(
             f"warning: {home.config} declares no lot_size, and `node start` refuses without it. Set lot_size under"
-            f" [learning] to {charter.learning.sample_rate / 1e6:g} (this charter's sample rate) times the number of"
-            " students that you expect, rounded; not a count of your data."
+            f" [learning] to {charter.learning.drawn:g} (the share that a step draws, by this charter) times the"
+            " number of students that you expect, rounded; not a count of your data."
         )
 
 
@@ -97,7 +97,7 @@ def lot_step(home: "Home", charter: "Charter") -> str:
     """
     if not lacks_lot(home):
         return ""
-    rate = charter.learning.sample_rate / 1e6
+    rate = charter.learning.drawn
     return (
         f"set lot_size under [learning] in {home.config} to {rate:g} times the number of students that you expect (this"
         " node cannot train without it), then "
@@ -173,10 +173,9 @@ def noise(specs: "Sequence[ComponentSpec]", learning: "Learning", students: floa
     And one on rounds that are too many for any component under noise.
     """
     from ..node.blueprint.noise import drowned
-    from ..protocol.components import MILLION
 
     texts, rounds = [], learning.planned_rounds
-    passes = rounds * learning.steps * learning.sample_rate / MILLION
+    passes = rounds * learning.steps * learning.drawn
     if passes > PASSES and any(spec.noise_multiplier and not spec.is_statistic for spec in specs):
         texts.append(
             f"{rounds} rounds read each student's data {passes:,.0f} times: fewer rounds, with less noise in each,"
@@ -194,6 +193,13 @@ def noise(specs: "Sequence[ComponentSpec]", learning: "Learning", students: floa
                 " that its clipped gradients could add up to"
             )
     return texts
+
+
+def shard_facts(shards: int) -> list[tuple[str, object]]:
+    """Return the line on the shards of the students; none where there is one."""
+    if shards == 1:
+        return []
+    return [("shards", f"{shards}: a student is in one, for ever, and rounds take turns; so in 1 of {shards} rounds")]
 
 
 def faint(charter: "Charter", students: float) -> list[str]:

@@ -236,7 +236,7 @@ def _in_force(home: "Home", charter: "Charter") -> "tuple[Config, tuple[InForce,
 
 def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float | None, delta: int) -> "PlanShown":
     from ..node import views
-    from ..node.core.events import Noised, PutReservation
+    from ..node.core.events import EVERY_SHARD, Noised, PutReservation
     from ..node.home.policies import hosted_components
     from ..node.privacy.accountant import MILLION
     from ..node.privacy.accountant import split_noise as split
@@ -259,7 +259,7 @@ def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float 
     waiting = tuple(Noised(spec.name, 1, spec.noise_multiplier) for spec in sums if spec.name not in released)
     if waiting:  # statistics are released first
         claims = tuple((policy.modality, 0) for policy in policies if policy.policy != "never")
-        spent.append(PutReservation(0, waiting, MILLION, 1, claims))
+        spent.append(PutReservation(0, waiting, MILLION, 1, claims, shard=EVERY_SHARD))
     rounds = rounds or max(1, (config.learning.rounds or learning.planned_rounds) - done)
     _check_steps(rounds, steps)
     # The noise of the last run, where that is above the charter's: the budget had to last longer.
@@ -267,7 +267,7 @@ def _plan_here(home: "Home", rounds: int, steps: int, rate: int, epsilon: float 
     noises = {spec.name: max(spec.noise_multiplier, last.get(spec.name, 0)) for spec in specs}
     if epsilon and specs:
         delta = delta or min(policy.delta for policy in policies)
-        whole = _calibrated(epsilon, delta, rate, rounds * steps)
+        whole = _calibrated(epsilon, delta, rate, learning.runs_of_a_student(rounds) * steps)
         shares = [spec.clip_norm / MILLION * spec.dimension**0.5 for spec in specs]  # a_c before anything is learned
         noises = dict(zip(noises, split(whole, shares), strict=True))
     return views.privacy_plan(

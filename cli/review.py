@@ -111,6 +111,7 @@ def review(charter: "Charter", signed: "SignedCharter", place: "Home | None" = N
         "planned_rounds": learning.planned_rounds,
         "recovery_share": learning.recovery_share / 1e6,
         "sample_rate": learning.sample_rate / 1e6,
+        "shards": learning.shards,
         "min_students": learning.min_students,
         "deadline_seconds": rules.round_deadline / 1000,
         "refold_horizon": rules.refold_horizon,
@@ -351,6 +352,7 @@ def _course(result: dict[str, Any], count: int) -> list[tuple[str, object]]:
     alone = len(rules) == 1
     return [
         ("rounds", f"{result['planned_rounds']} are planned, and the noise is made for them"),
+        *founding.shard_facts(result["shards"]),
         ("pace", founding.pace_words(result["pace_seconds"], result["planned_rounds"])),
         ("start", f"nothing is trained before {result['starts_at']}" if result["starts_at"] else "at once"),
         *_quiet(result),

@@ -232,7 +232,6 @@ def known_ids(looks: "dict[str, Known]", ids_given: list[str], anyway: bool) -> 
 
 def _why_none(place: "Home", name: str, look: "StudentsLook") -> str:
     """Return the reason why no update that counts, or may count, saw this student."""
-    from ..protocol.components import MILLION
 
     if look["left_out"]:
         return "they are left out already, and no update that saw them counts now"
@@ -242,7 +241,7 @@ def _why_none(place: "Home", name: str, look: "StudentsLook") -> str:
         return "nobody here has this id"
     if near.is_held_out(place, name):
         return "they are held out for evaluation, and nothing is trained on them"
-    rate = charter_in_force(place).learning.sample_rate / MILLION
+    rate = charter_in_force(place).learning.drawn
     return (
         f"they were not drawn in the {counted(look['own_rounds'], 'round')} in which this node counts. A step draws a"
         f" student with probability {rate:g}; a student new in the data was in no earlier one"

@@ -14,6 +14,7 @@ PRETRAINED_KINDS = ("text", "image", "audio")  # of modalities that a pretrained
 GENERATE = "generate"  # the task that writes a text
 TASK_KINDS = frozenset({"binary", "multiclass", "ordinal", "regression", "multilabel", GENERATE})
 PASSAGE = re.compile(r"\{([1-9][0-9]?)\}")  # of a template: the place of a passage, by its number
+MAX_SHARDS = 64
 POLICIES = ("never", "dp", "open")  # strictest first
 # Of aggregation; consensus/rules.py, effects.py and robust.py have them.
 RULES = (
@@ -115,6 +116,9 @@ class Learning:
     Steps and sample rate are upper bounds on what an update may declare. `recovery_share` (millionths) of every ε is
     kept for the rounds after a withdrawal. The noise was calibrated for `planned_rounds`. A member that declares fewer
     than `min_students` does not train.
+
+    `shards` k: each student is in one of k shards for ever, and a training run draws from one of them. So a student is
+    in about one of k training runs, and pays for these only. L is `sample_rate` times the students of a shard.
     """
 
     modalities: Annotated[tuple[Modality, ...], Size(1, 64)]
@@ -125,6 +129,7 @@ class Learning:
     recovery_share: Annotated[int, Between(0, 1_000_000)]
     planned_rounds: Annotated[int, Between(1, 2**20)]
     min_students: Annotated[int, Between(0, 2**20)] = 0
+    shards: Annotated[int, Between(1, MAX_SHARDS)] = field(default=1, metadata=LATER)
 
     @property
     def names_reader(self) -> str | None:
@@ -135,9 +140,22 @@ class Learning:
     def enough(self, lot: int) -> bool:
         """Whether a declared L (thousandths) means enough students to train.
 
-        The number of students is N̂ = L / sample_rate; an L of 0 declares none.
+        An L of 0 declares none.
         """
-        return lot * 1000 >= self.min_students * self.sample_rate
+        return lot * 1000 * self.shards >= self.min_students * self.sample_rate
+
+    def students(self, lot: int) -> int:
+        """Return the number of students, in thousandths, that L (thousandths) declares: N̂ = L·shards / sample_rate."""
+        return lot * self.shards * 1_000_000 // self.sample_rate
+
+    @property
+    def drawn(self) -> float:
+        """The share of an institution's students that one step draws, on average: L is this times their number."""
+        return self.sample_rate / (1_000_000 * self.shards)
+
+    def runs_of_a_student(self, rounds: int) -> int:
+        """Return how many of so many training runs, one after the other, can draw the same student, at most."""
+        return -(-rounds // self.shards)
 
     def upstream(self, component: str) -> frozenset[str]:
         """Return the modalities whose data reach an update of this component (design.md section 6).

@@ -5,7 +5,7 @@ to its federation, author, component and round, so that a copied payload is reco
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isqrt
 from typing import Annotated, ClassVar
 
@@ -19,8 +19,8 @@ from .bounds import MIN_STUDENTS
 from .charter import Charter
 from .claims import MAX_NOISE, Claim, check_claims, check_spend_statements
 from .components import MILLION, ComponentSpec
-from .learning import Learning
-from .schema import U32, U63, Between, Bytes32, Name, Size
+from .learning import MAX_SHARDS, Learning
+from .schema import LATER, U32, U63, Between, Bytes32, Name, Size
 from .statistics import most_students
 
 PREFIX_SIZE = 104
@@ -50,6 +50,8 @@ class UpdateHeader:
     of the author's data that this run used, by name. `manifest` is the blinded root of the drawn students: only their
     institution can tell who they are (design.md section 9); zeros if the learner names nobody.
 
+    `shard` is the shard of the students that this run could draw, and the spend statements are of its students.
+
     Of a statistic, `round` only distinguishes its author's contributions, `base` is the spec's, and `lot` is the
     declared number of students N̂, in thousandths: one run over all of them, added up.
     """
@@ -71,6 +73,7 @@ class UpdateHeader:
     engaged: Annotated[tuple[Engaged, ...], Size(1, 64)]
     claims: Annotated[tuple[Claim, ...], Size(1, 64)]
     manifest: Bytes32 = bytes(32)
+    shard: Annotated[int, Between(0, MAX_SHARDS - 1)] = field(default=0, metadata=LATER)
 
     @property
     def recipe(self) -> Engaged:
@@ -150,7 +153,7 @@ def divisor(header: UpdateHeader, spec: ComponentSpec) -> int:
 
 def least_lot(learning: Learning) -> int:
     """Return the lot, in thousandths, below which a declared lot widens an update's norm bound no further."""
-    return max(MIN_LOT, learning.sample_rate * MIN_STUDENTS // 1000)
+    return max(MIN_LOT, learning.sample_rate * MIN_STUDENTS // (1000 * learning.shards))
 
 
 def norm_bounds(header: UpdateHeader | Declared, spec: ComponentSpec, least: int = MIN_LOT) -> tuple[int, int]:
@@ -235,6 +238,7 @@ def check_header(header: UpdateHeader, charter: Charter) -> ComponentSpec:
         ("steps-above", header.steps <= draw[0]),
         ("sample-rate-above", header.sample_rate <= draw[1]),
         ("sample-rate-below", header.sample_rate == MILLION or not spec.is_statistic),
+        ("shard-above", header.shard < learning.shards),
         ("size-above", header.size <= max_frame_size(spec)),
         ("lot-below", header.lot >= MIN_LOT),
         (

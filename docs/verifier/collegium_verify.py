@@ -131,6 +131,7 @@ HEADER |= {"blob": B32, "generation": U32, "manifest": B32} | dict.fromkeys(
 )
 
 
+SHARD = {"shard": (int, 1, 63)}
 MOTION = {"action": NAME, "subject": B32, "statement": (bytes, 0, 24 << 10), "reason": (str, 0, 512), "expiry": U63}
 BALLOT = {"motion": B32, "yes": (int, 0, 1)}
 LIMITS = ("round_deadline", "max_staleness", "records_per_height", "bytes_per_height", "refold_horizon", "pace")
@@ -169,10 +170,15 @@ def encode(value: Any) -> bytes:
     return bytes(msgpack.packb(value, use_bin_type=True))
 
 
-def decode(data: bytes, shape: Any, what: str) -> Any:
-    """Return what these bytes say. Rejects another shape, and any encoding but the canonical one."""
+def decode(data: bytes, shape: Any, what: str, later: Any = None) -> Any:
+    """Return what these bytes say. Rejects another shape, and any encoding but the canonical one.
+
+    `later` are keys that a map may have besides: they came later, and are left out where they say nothing.
+    """
     try:
         value = msgpack.unpackb(data, raw=False, strict_map_key=True)
+        if type(value) is dict and later:
+            shape = shape | {key: later[key] for key in later if key in value}
         canonical = fits(value, shape) and encode(value) == data
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise RejectedError(f"{what} cannot be decoded: {error}") from error
@@ -346,7 +352,7 @@ class Federation:
         """Return the component of an update whose author and hosts signed it; None for one that no rule can count."""
         try:
             update = decode(body, UPDATE, "an update")
-            header = decode(update["header"][64:], HEADER, "an update's header")
+            header = decode(update["header"][64:], HEADER, "an update's header", SHARD)
             need(header["federation"] == self.id and header["author"] == author, "the header is another's")
             self.check(author, "update", update["header"][64:], update["header"][:64], "an update's header")
             receipt = digest("ack-message", self.id, digest("update", update["header"][64:]))

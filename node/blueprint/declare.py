@@ -14,6 +14,7 @@ students = 300              # of a typical institution
 rounds = 20
 width = 16                  # bits of an update's integers, 8 or 16
 rule = "clip+nnm+trimmed_mean"                                  # how updates are aggregated; see docs/rules.md
+shards = 1                  # of each institution's students; rounds take turns, and sample_rate is of a shard
 statistic_share = 0.3       # of what the rounds may spend of each ε: what all statistics together may cost
 [[modality]]                # layout, in each [[modality]] and [[task]]: a digest that `collegium charter model` prints
 name = "answer"
@@ -49,7 +50,7 @@ from ...protocol.bounds import MAX_ROUNDS, MAX_STEPS, MAX_STUDENTS
 from ...protocol.charter import template_fits
 from ...protocol.component_names import ComponentKind, parse_name
 from ...protocol.components import MILLION
-from ...protocol.learning import GENERATE, PRETRAINED_KINDS, TASK_KINDS, Modality, Pretrained, Task
+from ...protocol.learning import GENERATE, MAX_SHARDS, PRETRAINED_KINDS, TASK_KINDS, Modality, Pretrained, Task
 from ...protocol.names import PLAIN_ADVICE, plain
 from .. import toml
 from ..data.manifest import MAX_TOKENS, MODALITY_KINDS
@@ -172,6 +173,7 @@ def _declared(
         learning_rate=rate,
         free_learning_rate=rate,
         width=width,
+        shards=training.whole("shards", 1, 1, MAX_SHARDS),
         rates={name: own.rate for name, own in owned.items() if own.rate is not None},
         privacy={entry.modality.name: entry.privacy for entry in modalities if entry.privacy is not None},
         rules={name: own.rule for name, own in owned.items() if own.rule is not None},

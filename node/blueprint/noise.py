@@ -45,7 +45,7 @@ def drowned(
         if spec.is_statistic:
             noise, signal = sigma * sqrt(d * members), students * members
         else:
-            draws, lot = learning.planned_rounds * learning.steps, learning.sample_rate / MILLION * students
+            draws, lot = learning.planned_rounds * learning.steps, learning.drawn * students
             noise, signal = sigma * sqrt(draws * d / members) / lot, float(draws)
         if noise > share * signal:
             lost.append(Drowned(spec.name, noise, signal, 1 if spec.is_statistic else learning.planned_rounds))

@@ -58,6 +58,7 @@ class Recipe:
     rates: Mapping[str, int] = field(default_factory=dict)  # of single components, instead of the above
     privacy: Mapping[str, Privacy] = field(default_factory=dict)
     rules: Mapping[str, str] = field(default_factory=dict)  # of single components, instead of charter_parts' rule
+    shards: int = 1  # of the students, which take turns
     statistic_share: int = STATISTIC_SHARE  # of every ε that the statistics together may cost by themselves
 
 
@@ -86,9 +87,12 @@ def charter_parts(
     problem = steps_problem(rounds, recipe.steps)
     if problem:
         raise UsageError(problem, "Plan fewer rounds (--rounds), or fewer steps in each (steps in the model file).")
-    learning = Learning(recipe.modalities, recipe.tasks, floors, recipe.steps, recipe.sample_rate, share, rounds)
+    learning = Learning(
+        recipe.modalities, recipe.tasks, floors, recipe.steps, recipe.sample_rate, share, rounds, shards=recipe.shards
+    )
     noises = _noises(recipe, learning)
-    specs = [_spec(recipe, part, noises.get(part.name, 0), min_updates, rule, base_seed) for part in recipe.parts]
+    lot = learning.drawn * recipe.students
+    specs = [_spec(recipe, part, noises.get(part.name, 0), lot, min_updates, rule, base_seed) for part in recipe.parts]
     return tuple(sorted(specs, key=lambda spec: spec.name)), learning
 
 
@@ -155,7 +159,7 @@ def _least(learning: Learning, floor: PrivacyFloor, statistics: Mapping[str, int
     reached = learning.downstream(floor.modality, statistics)
     release = effective_noise([statistics[name] for name in reached]) / MILLION
     others = ((1.0, release, 1),) if reached else ()
-    draws = learning.planned_rounds * learning.steps
+    draws = learning.runs_of_a_student(learning.planned_rounds) * learning.steps
     return _calibrated(_spent(learning, floor), floor, learning.sample_rate / MILLION, draws, others)
 
 
@@ -169,13 +173,14 @@ def _calibrated(epsilon: float, floor: PrivacyFloor, rate: float, draws: int, ot
         ) from error
 
 
-def _spec(recipe: Recipe, part: Part, noise: int, min_updates: int, rule: str, base_seed: bytes) -> ComponentSpec:
+def _spec(
+    recipe: Recipe, part: Part, noise: int, lot: float, min_updates: int, rule: str, base_seed: bytes
+) -> ComponentSpec:
     if part.is_statistic:
         return _statistic(recipe, part, noise, base_seed)
     rate = recipe.rates.get(part.name, _rate(recipe, part.name, bool(noise)))
     step_log2, width = FREE_STEP_LOG2, 16
     if noise:
-        lot = recipe.sample_rate / MILLION * recipe.students
         deviation = rate / MILLION * noise / MILLION * recipe.clip_norm / MILLION * sqrt(recipe.steps) / lot
         step_log2 = min(FINEST_STEP_LOG2, max(0, ceil(-log2(deviation / GRID_SHARE))))
         width = recipe.width

@@ -66,7 +66,8 @@ def _cost(specs: Sequence[ComponentSpec], learning: Learning, names: Collection[
     )
     events: list[Event] = []
     if trained:
-        events.append((learning.sample_rate / MILLION, effective_noise(trained) / MILLION, rounds * learning.steps))
+        steps = learning.runs_of_a_student(rounds) * learning.steps
+        events.append((learning.sample_rate / MILLION, effective_noise(trained) / MILLION, steps))
     if sums:
         events.append((1.0, effective_noise(sums) / MILLION, 1))
     return claimed(epsilon(events, delta / 1e9))

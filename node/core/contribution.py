@@ -12,12 +12,13 @@ from typing import assert_never
 from ...consensus.ledger import Ledger, Withdrawn
 from ...protocol.charter import Charter
 from ...protocol.claims import NO_EPSILON, Claim, DpEvents, effective_noise, lines_for, merge, reached_noise
+from ...protocol.component_names import names_statistic
 from ...protocol.components import MILLION
 from ...protocol.learning import Learning
 from ...protocol.statistics import most_students
 from ...protocol.update import MIN_LOT, Engaged, UpdateHeader
 from ..privacy.policy import InForce
-from .events import CheckBudget, Noised, NoisePart, PutReservation, Reach, Recipe
+from .events import EVERY_SHARD, CheckBudget, Noised, NoisePart, PutReservation, Reach, Recipe
 
 RECOVERY_ROUNDS = 5  # rounds after a withdrawal that may use the charter's recovery share of ε
 MAX_UTILITY = 16  # × the mean over the components of a training run; the minimum is its inverse
@@ -38,7 +39,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """A training run under way, and the modalities whose data it uses. One `of_statistics` trains nothing else."""
+    """A training run under way, and the modalities whose data it uses. One `of_statistics` trains nothing else.
+
+    `shard` is that of the students whom it may draw: statistics add up all of them.
+    """
 
     number: int
     recipes: tuple[Recipe, ...]
@@ -46,6 +50,12 @@ class TrainingRun:
     generations: Mapping[str, int]
     modalities: tuple[str, ...]
     of_statistics: bool = False
+    shard: int = 0
+
+
+def shard_of(number: int, learning: Learning) -> int:
+    """Return the shard from which the training run of this number draws: they take turns, so all spend alike."""
+    return number % learning.shards
 
 
 def event(run: TrainingRun, learning: Learning) -> tuple[int, int]:
@@ -57,8 +67,8 @@ def lot(run: TrainingRun, plan: Plan, charter: Charter) -> int:
     """Return the declared lot of a training run, in thousandths: for statistics N̂ = L/q, up to the charter's limit."""
     if not run.of_statistics:
         return plan.lot
-    most = min(most_students(spec) for spec in charter.components if spec.name in run.bases)
-    return max(MIN_LOT, min(plan.lot * MILLION // charter.learning.sample_rate, 1000 * most))
+    limit = min(most_students(spec) for spec in charter.components if spec.name in run.bases)
+    return max(MIN_LOT, min(charter.learning.students(plan.lot), 1000 * limit))
 
 
 def engaged(plan: Plan, hosted: Iterable[str]) -> list[str]:
@@ -118,18 +128,44 @@ def events(put: PutReservation, modality: str, learning: Learning) -> list[DpEve
 
 
 def spend_statement(
-    spent: Iterable[PutReservation], modality: str, learning: Learning, lines: int = 0
+    spent: Iterable[PutReservation], modality: str, learning: Learning, lines: int = 0, shard: int = EVERY_SHARD
 ) -> tuple[DpEvents, ...]:
-    """Return a modality's spend statement: all its training runs, in at most `lines` lines (0: no limit)."""
-    return merge((event for put in spent for event in events(put, modality, learning)), lines)
+    """Return a modality's spend statement: all training runs that a student of this shard may have been in.
+
+    At most `lines` lines (0: no limit). For EVERY_SHARD one that covers each shard's.
+    """
+    spent = list(spent)
+    if shard == EVERY_SHARD:
+        return merge(_covering(spend_statement(spent, modality, learning, 0, s) for s in range(learning.shards)), lines)
+    reached = (put for put in spent if put.shard in (shard, EVERY_SHARD))
+    return merge((event for put in reached for event in events(put, modality, learning)), lines)
+
+
+def _covering(statements: Iterable[Sequence[DpEvents]]) -> list[DpEvents]:
+    """Return events that cover each of these statements: of each rate and noise the largest count."""
+    counts: dict[tuple[int, int], int] = {}
+    for line in (line for statement in statements for line in statement):
+        key = (line.sample_rate, line.noise_multiplier)
+        counts[key] = max(counts.get(key, 0), line.count)
+    return [DpEvents(rate, noise, count) for (rate, noise), count in counts.items()]
 
 
 def whole(spent: Iterable[PutReservation], modalities: Iterable[str], learning: Learning) -> tuple[DpEvents, ...]:
     """Return the training runs that used any of these modalities, each with the noise of all components they reach.
 
-    Runs that were recalled modality by modality are overstated: it is unknown which of them were the same.
+    Runs that were recalled modality by modality are overstated: it is unknown which of them were the same. Of several
+    shards it covers each one's.
     """
-    chosen = sorted(set(modalities))
+    spent, chosen = list(spent), sorted(set(modalities))
+    return merge(
+        _covering(
+            _whole([put for put in spent if put.shard in (shard, EVERY_SHARD)], chosen, learning)
+            for shard in range(learning.shards)
+        )
+    )
+
+
+def _whole(spent: Iterable[PutReservation], chosen: Sequence[str], learning: Learning) -> tuple[DpEvents, ...]:
     paid: list[DpEvents] = []
     for put in spent:
         if put.recalled:
@@ -189,6 +225,7 @@ def header(
             for r in run.recipes
         ),
         claims=claims,
+        shard=max(run.shard, 0),
     )
 
 
@@ -200,7 +237,7 @@ def claims(
     return tuple(
         Claim(name, (), NO_EPSILON, 0)
         if epsilon == NO_EPSILON
-        else Claim(name, spend_statement(spent, name, learning, lines), epsilon, policies[name].delta)
+        else Claim(name, spend_statement(spent, name, learning, lines, put.shard), epsilon, policies[name].delta)
         for name, epsilon in put.claims
     )
 
@@ -215,7 +252,7 @@ def reaches(
             name,
             policies[name].epsilon,
             policies[name].delta,
-            spend_statement(spent, name, learning),
+            spend_statement(spent, name, learning, shard=run.shard),
             learning.downstream(name, names),
         )
         for name in run.modalities
@@ -266,7 +303,10 @@ def question(
     rounds: int,
     recovery: bool,
 ) -> CheckBudget:
-    """Return the accountant's request for a training run; `rounds` are those still planned."""
+    """Return the accountant's request for a training run; `rounds` are those still planned.
+
+    The accountant is asked about the students of the run's shard, who are in one of `shards` runs.
+    """
     last = {part.component: part.noise_multiplier for put in spent for part in put.parts if put.steps}
     steps, sample_rate = event(run, charter.learning)
     return CheckBudget(
@@ -275,7 +315,7 @@ def question(
         parts(run, charter, last, movement),
         sample_rate,
         steps,
-        rounds,
+        charter.learning.runs_of_a_student(rounds),
         lines_for(len(run.modalities)),
         recovery,
     )
@@ -295,15 +335,19 @@ def reservation(run: TrainingRun, epsilon: Mapping[str, int], learning: Learning
         sample_rate,
         steps,
         tuple((name, epsilon[name]) for name in run.modalities),
+        shard=run.shard,
     )
 
 
 def recalled(header: UpdateHeader, spent: Sequence[PutReservation], learning: Learning) -> PutReservation | None:
-    """Return a reservation of the events in an own update's spend statements that this disk lacks; None without any."""
+    """Return a reservation of the events in an own update's spend statements that this disk lacks; None without any.
+
+    They count for the update's shard; those of a statistic, which adds up all students, for every shard.
+    """
     missing: list[tuple[str, DpEvents]] = []
+    every = names_statistic(header.component) and learning.shards > 1
     for claim in header.claims:
-        lines = spend_statement(spent, claim.modality, learning)
-        counts = {(event.sample_rate, event.noise_multiplier): event.count for event in lines}
+        counts = _counted(spent, claim.modality, learning, range(learning.shards) if every else (header.shard,))
         for event in claim.events:
             count = event.count - counts.get((event.sample_rate, event.noise_multiplier), 0)
             if count > 0:
@@ -317,4 +361,16 @@ def recalled(header: UpdateHeader, spent: Sequence[PutReservation], learning: Le
         0,
         tuple((claim.modality, claim.epsilon) for claim in header.claims),
         tuple(missing),
+        EVERY_SHARD if every else header.shard,
     )
+
+
+def _counted(
+    spent: Sequence[PutReservation], modality: str, learning: Learning, shards: Iterable[int]
+) -> dict[tuple[int, int], int]:
+    """Return how many events of each rate and noise this disk has for every one of these shards."""
+    each = [
+        {(e.sample_rate, e.noise_multiplier): e.count for e in spend_statement(spent, modality, learning, 0, shard)}
+        for shard in shards
+    ]
+    return {key: min(counts.get(key, 0) for counts in each) for key in set().union(*each)}

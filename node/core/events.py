@@ -330,13 +330,17 @@ class Noised:
     noise_multiplier: int
 
 
+EVERY_SHARD = -1  # of a training run that may have drawn any student
+
+
 @dataclass(frozen=True, slots=True)
 class PutReservation:
     """A privacy reservation: this training run counts as spent from now on, even if it fails (G6).
 
     `claims` has each modality whose data it used, with the ε of all training runs up to it (thousandths, as computed
     then). `recalled` holds events, by modality, that a lost disk had and an own update's spend statement restored; then
-    the other fields say nothing about the cost.
+    the other fields say nothing about the cost. `shard` is that of the students whom it could draw; EVERY_SHARD: all of
+    them.
     """
 
     run: int
@@ -345,6 +349,7 @@ class PutReservation:
     steps: int
     claims: tuple[tuple[str, int], ...]
     recalled: tuple[tuple[str, DpEvents], ...] = ()
+    shard: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -508,7 +513,7 @@ class Recipe:
 class Train:
     """Train these components in one training run and store the payloads; answer Trained/TrainingFailed.
 
-    `context` has (component, chain) of the other components that forward passes need.
+    `context` has (component, chain) of the other components that forward passes need. Students of `shard` may be drawn.
     """
 
     run: int
@@ -517,6 +522,7 @@ class Train:
     sample_rate: int
     lot: int
     context: tuple[tuple[str, bytes], ...] = ()
+    shard: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,19 +52,23 @@ def recall_reservations(state: NodeState, header: UpdateHeader) -> None:
 
 
 def read_spend_statement(state: NodeState, value: UpdateHeader) -> None:
-    """Check that a spend statement grew by its update's training run, and have its ε recomputed."""
+    """Check that a spend statement grew by its update's training run, and have its ε recomputed.
+
+    Each shard of the author's students has its own; the releases of statistics, which reach all of them, cover those.
+    """
+    shard = ev.EVERY_SHARD if state.specs[value.component].is_statistic else value.shard
     engaged = tuple((entry.component, entry.base) for entry in value.engaged)
     grew = False
     for claim in value.claims:
         if not claim.events:
             continue
         total = sum(run.count for run in claim.events)
-        before, last = state.spend_statements.get((value.author, claim.modality), (0, ()))
+        before, last = state.spend_statements.get((value.author, claim.modality, shard), (0, ()))
         if engaged != last and total < before + value.steps:
             facts = {"modality": claim.modality, "reservations": total, "before": before}
             state.notice("spend-shrinks", "warning", member=value.author, **facts)
         if total > before:
-            state.spend_statements[value.author, claim.modality] = (total, engaged)
+            state.spend_statements[value.author, claim.modality, shard] = (total, engaged)
             grew = True
     if grew:
         state.emit(ev.CheckSpendStatement(value))

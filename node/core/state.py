@@ -124,7 +124,7 @@ class NodeState:
         self.folded: dict[str, tuple[int, int, bytes, bytes]] = {}
         self.bases: dict[tuple[str, int, int], bytes] = {}
         self.movement: dict[str, int] = {}
-        self.spend_statements: dict[tuple[bytes, str], tuple[int, tuple[tuple[str, bytes], ...]]] = {}
+        self.spend_statements: dict[tuple[bytes, str, int], tuple[int, tuple[tuple[str, bytes], ...]]] = {}
         self.learner: tuple[str, ...] = ()
         self.run: contributing.TrainingRun | None = None
         self.reservations: list[ev.PutReservation] = list(snapshot.reservations)

@@ -68,13 +68,19 @@ def learn(state: NodeState) -> None:
 
 
 def _run(state: NodeState, names: Sequence[str]) -> contributing.TrainingRun:
+    number = _next_number(state)
     return contributing.TrainingRun(
-        max((put.run for put in state.reservations), default=0) + 1,
+        number,
         tuple(_recipe(state, name) for name in names),
         {name: state.folded[name][3] for name in names},
         {name: state.folded[name][1] for name in names},
         governing.used(state.charter, state.held, state.withheld, names),
+        shard=contributing.shard_of(number, state.charter.learning),
     )
+
+
+def _next_number(state: NodeState) -> int:
+    return max((put.run for put in state.reservations), default=0) + 1
 
 
 def _has_company(state: NodeState, name: str, expected: Collection[bytes] = ()) -> bool:
@@ -147,7 +153,7 @@ def _is_to_contribute(state: NodeState, name: str) -> bool:
 def _statistics(state: NodeState, names: Sequence[str]) -> contributing.TrainingRun:
     components = {name: state.ledger.components[name] for name in names}
     return contributing.TrainingRun(
-        max((put.run for put in state.reservations), default=0) + 1,
+        _next_number(state),
         tuple(
             _recipe_of(state, name, next_round(state.specs[name], c, state.ledger.withdrawn, state.me), GENESIS)
             for name, c in components.items()
@@ -156,6 +162,7 @@ def _statistics(state: NodeState, names: Sequence[str]) -> contributing.Training
         {name: c.generation for name, c in components.items()},
         governing.used(state.charter, state.held, state.withheld, names),
         of_statistics=True,
+        shard=ev.EVERY_SHARD if state.charter.learning.shards > 1 else 0,
     )
 
 
@@ -247,7 +254,9 @@ def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
         ),
     )
     if not run.of_statistics:
-        _foresee(state, state.run, event.rounds_left)
+        shards = state.charter.learning.shards
+        # The accountant counts runs of this shard; the shards take turns, and have as much left each.
+        _foresee(state, state.run, {name: (left - 1) * shards + 1 for name, left in event.rounds_left.items()})
     _reserve(state, {name: event.epsilon.get(name, NO_EPSILON) for name in run.modalities})
 
 
@@ -273,7 +282,7 @@ def _reserve(state: NodeState, epsilon: Mapping[str, int]) -> None:
     lot = contributing.lot(run, state.options.plan, state.charter)
     steps, rate = contributing.event(run, learning)
     state.train_began = state.now
-    state.emit(ev.Train(run.number, run.recipes, steps, rate, lot, _context(state, run)))
+    state.emit(ev.Train(run.number, run.recipes, steps, rate, lot, _context(state, run), run.shard))
     _look_ahead(state, run)
     rounds = {recipe.component: recipe.round for recipe in run.recipes}
     state.notice("training", run=run.number, rounds=rounds, epsilon=contributing.logged_epsilon(dict(put.claims)))
@@ -332,7 +341,8 @@ def _look_ahead(state: NodeState, run: contributing.TrainingRun) -> None:
     recovers = contributing.recovering(state.ledger, rounds) and not contributing.recovering(state.ledger, after)
     if recovers or any(left < 2 for left, _ in state.forecast.values()):
         recipes = tuple(replace(recipe, round=recipe.round + 1) for recipe in run.recipes)
-        _ask_budget(state, replace(run, number=AHEAD, recipes=recipes))
+        shard = contributing.shard_of(run.number + 1, state.charter.learning)
+        _ask_budget(state, replace(run, number=AHEAD, recipes=recipes, shard=shard))
 
 
 def on_training_failed(state: NodeState, event: ev.TrainingFailed) -> None:

@@ -23,7 +23,7 @@ def data_warnings(config: Config, charter: Charter, subjects: int, labels: Mappi
     """
     warnings = []
     learning, declared = charter.learning, declared_students(config, charter)
-    rate = learning.sample_rate / 1_000_000
+    rate = learning.drawn
     if config.learning.contribute and not learning.enough(round(config.learning.lot_size * 1000)):
         warnings.append(
             (

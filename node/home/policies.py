@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.charter import Charter
-from ...protocol.components import MILLION
 from ..blueprint.recipe import needed
 from ..data.manifest import MANIFEST, read_manifest
 from ..privacy import policy
@@ -107,8 +106,8 @@ def declared_lot(config: Config) -> int:
 
 
 def declared_students(config: Config, charter: Charter) -> int:
-    """Return the declared number of students, N̂ = L / sample rate, rounded; 0 if there is none."""
-    return round(config.learning.lot_size * MILLION / charter.learning.sample_rate)
+    """Return the declared number of students, N̂ = L over the share that a step draws, rounded; 0 if there is none."""
+    return round(config.learning.lot_size / charter.learning.drawn)
 
 
 def hosted_components(config: Config, charter: Charter) -> tuple[str, ...]:

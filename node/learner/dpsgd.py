@@ -159,11 +159,12 @@ def train(
     progress: Callable[[int, int], None],
     drawn: set[int] | None = None,
     team: Team = ALONE,
+    eligible: npt.NDArray[np.bool_] | None = None,
 ) -> dict[str, Floats]:
     """Train the engaged components of `model` (changed in place); return their changes, [d] float64 each.
 
-    `data` are all students that may be drawn. The rows of students drawn in any step are added to `drawn`. Of a `team`
-    only the leader uses `source`, and returns changes that mean anything.
+    `data` are all students; those that are `eligible` [S], or all, may be drawn. The rows of students drawn in any step
+    are added to `drawn`. Of a `team` only the leader uses `source`, and returns changes that mean anything.
     """
     active = [specs[name] for name in sorted(engaged)]
     weights = _join_parameters(model, active)
@@ -174,6 +175,8 @@ def train(
     with watch(model, active) as gradients:
         for step in range(sampling.steps):
             chosen = np.flatnonzero(uniform(source, data.size) < sampling.rate) if team.leads else NOBODY
+            if eligible is not None:
+                chosen = chosen[eligible[chosen]]
             chosen = team.from_leader(chosen)
             if drawn is not None:
                 drawn.update(chosen.tolist())

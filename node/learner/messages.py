@@ -12,7 +12,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from ...protocol import schema
 from ...protocol.charter import Charter
 from ...protocol.components import MILLION, ComponentSpec
-from ...protocol.learning import Learning
+from ...protocol.learning import MAX_SHARDS, Learning
 from ...protocol.schema import U32, U63, Between, Bytes32, Size
 from ..privacy.budget import Modality, NoisePart, Verdict
 from .answers import (
@@ -133,7 +133,7 @@ class Train(Asks[Trained]):
     """Train the engaged components from these states.
 
     All of `engaged` are statistics, or none. For statistics steps and sample_rate are 1, lot is N̂, and states are not
-    needed.
+    needed. Only students of `shard` are drawn, of as many shards as the charter has; -1: of all.
     """
 
     states: States
@@ -141,6 +141,7 @@ class Train(Asks[Trained]):
     steps: Count
     sample_rate: Share
     lot: Positive
+    shard: Annotated[int, Between(-1, MAX_SHARDS - 1)] = -1
     split: Split = "train"
     session: str = ""
 

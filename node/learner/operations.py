@@ -1,6 +1,6 @@
 """The requests that need torch (messages.py): open, respec, train, evaluate, predict, personalise."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -11,8 +11,10 @@ import numpy.typing as npt
 import torch
 
 from ...crypto.errors import RefusedError, UsageError
+from ...crypto.hashing import digest
 from ...protocol.component_names import parse_name
 from ...protocol.learning import GENERATE
+from ..data.spelling import clean
 from ..pretrained.folder import writes
 from . import statistics, writing
 from .answers import (
@@ -147,11 +149,21 @@ def train_components(session: Session, request: Train, progress: Callable[[int, 
         progress=tell,
         drawn=drawn,
         team=session.team,
+        eligible=in_shard(session, part.subjects, request.shard),
     )
     if not session.team.leads:
         return _trained_answer({}, (), started)
     results = {name: quantise(changes[name], session.specs[name], engaged[name], steps, lot) for name in changes}
     return _trained_answer(results, tuple(part.subjects[row] for row in sorted(drawn)), started)
+
+
+def in_shard(session: Session, subjects: Sequence[str], shard: int) -> npt.NDArray[np.bool_] | None:
+    """Return which students are in a shard of the charter's, [S]: for ever, by a digest of seed and id; None: all."""
+    shards = session.learning.shards
+    if shard < 0 or shards == 1:
+        return None
+    digests = (digest("shard", session.seed, clean(subject).encode()) for subject in subjects)
+    return np.array([int.from_bytes(found[:8], "big") % shards == shard for found in digests], dtype=np.bool_)
 
 
 def _trained_answer(results: Mapping[str, Quantised], subjects: tuple[str, ...], started: float) -> Trained:

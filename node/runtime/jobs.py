@@ -175,6 +175,7 @@ class Jobs:
                 steps=train.steps,
                 sample_rate=train.sample_rate / MILLION,
                 lot=train.lot / 1000,
+                shard=train.shard,
             )
             answer = await self.learner.request(request)
             blobs = await in_thread(self._pack, train, answer.updates)

@@ -30,7 +30,8 @@ def dump_reservation(put: PutReservation) -> bytes:
     parts = [[part.component, part.round, part.noise_multiplier] for part in put.parts]
     claims = [[modality, epsilon] for modality, epsilon in put.claims]
     recalled = [[name, d.sample_rate, d.noise_multiplier, d.count] for name, d in put.recalled]
-    return codec.encode([parts, put.sample_rate, put.steps, claims, recalled])
+    later = [put.shard] if put.shard else []  # of charters without shards it is left out
+    return codec.encode([parts, put.sample_rate, put.steps, claims, recalled, *later])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Reader:
         with self._intact("reservations"):
             self._check("reservations", check == checksum("reservations", run, reservation))
             fields: Any = codec.decode(reservation, RESERVATION_LIMIT)
-            parts, sample_rate, steps, claims, recalled = fields
+            parts, sample_rate, steps, claims, recalled, *later = fields
             return PutReservation(
                 run,
                 tuple(Noised(*part) for part in parts),
@@ -91,6 +92,7 @@ class Reader:
                 steps,
                 tuple((modality, epsilon) for modality, epsilon in claims),
                 tuple((modality, DpEvents(*draws)) for modality, *draws in recalled),
+                *later,
             )
 
     def published(self, row: Row) -> int:

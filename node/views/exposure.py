@@ -71,6 +71,6 @@ def _side(
     if not reached:
         return [], None, None
     noise = effective_noise([charter.specs[name].noise_multiplier for name in reached]) / MILLION
-    steps = learning.steps * learning.planned_rounds
+    steps = learning.steps * learning.runs_of_a_student(learning.planned_rounds)
     spent = epsilon([(learning.sample_rate / MILLION, noise, steps)], policy.delta / 1e9) if noise else None
     return reached, noise, None if spent is None else round(spent, 3)

@@ -168,7 +168,8 @@ def _spending(context: Context, policy: InForce, reservations: Sequence[PutReser
     (once,) = spend_statement([last], policy.modality, learning)
 
     def cost(rounds: int) -> int:
-        more = [DpEvents(once.sample_rate, once.noise_multiplier, once.count * rounds)] if rounds else []
+        count = once.count * learning.runs_of_a_student(rounds)
+        more = [DpEvents(once.sample_rate, once.noise_multiplier, count)] if rounds else []
         return claimed(epsilon(events([*spent, *more]), delta))
 
     return _Spending(last, cost, Budget(policy.epsilon, delta, learning.recovery_share, recovery_open=False))
@@ -341,7 +342,7 @@ def privacy_plan(
     run's, and `delta` (billionths) is needed. Runs the accountant.
     """
     if charter is None:
-        lines: list[PlanCost] = [_cost(None, delta, (), list(noises.values()), sample_rate, steps, rounds)]
+        lines: list[PlanCost] = [_cost(None, delta, (), list(noises.values()), sample_rate, steps, rounds, 1)]
     else:
         learning = charter.learning
         lines = []
@@ -351,8 +352,10 @@ def privacy_plan(
                 continue
             before = spend_statement(spent, policy.modality, learning)
             chosen = [noises[name] for name in reached]
-            share = learning.recovery_share
-            line = _cost(policy, delta or policy.delta, before, chosen, sample_rate, steps, rounds, share)
+            kept = learning.recovery_share
+            line = _cost(
+                policy, delta or policy.delta, before, chosen, sample_rate, steps, rounds, learning.shards, kept
+            )
             lines.append({"modality": policy.modality, "components": list(reached), **line})
     return {
         "rounds": rounds,
@@ -371,6 +374,7 @@ def _cost(
     sample_rate: int,
     steps: int,
     rounds: int,
+    shards: int,
     recovery_share: int = 0,
 ) -> PlanCost:
     from ..privacy.accountant import claimed, epsilon  # noqa: PLC0415 - as above
@@ -379,11 +383,11 @@ def _cost(
     noise = effective_noise(noises)
 
     def reservations(count: int) -> list[tuple[float, float, int]]:
-        return events([*before, DpEvents(sample_rate, noise, steps * count)] if count else before)
+        return events([*before, DpEvents(sample_rate, noise, steps * -(-count // shards))] if count else before)
 
     points = sorted({count for count in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if count < rounds} | {rounds})
     rows = [(count, claimed(epsilon(reservations(count), delta / 1e9))) for count in points]
-    alone = epsilon(events([DpEvents(sample_rate, noise, steps * rounds)]), delta / 1e9)
+    alone = epsilon(events([DpEvents(sample_rate, noise, steps * -(-rounds // shards))]), delta / 1e9)
     limit = None
     if policy is not None and policy.policy == "dp":
         limit = policy.epsilon * (MILLION - recovery_share) // MILLION

@@ -7,7 +7,6 @@ from typing import assert_never
 from ...consensus import rules, trainers
 from ...consensus.ledger import ComponentLedger
 from ...consensus.rounds import possible_authors
-from ...protocol.components import MILLION
 from ...protocol.learning import AVERAGES
 from ...protocol.records import IDLE, PAUSED, Offer
 from ..core.reasons import Reason
@@ -193,10 +192,10 @@ def _advice(context: Context, why: Reason) -> str:
     if why is Reason.PLAN_DONE:
         return "Raise [learning] rounds in config.toml, or set it to 0, to go on."
     if why is Reason.TOO_FEW_STUDENTS:
-        least = f"{learning.min_students * learning.sample_rate / MILLION:g}"
+        least = f"{learning.min_students * learning.drawn:g}"
         return (
-            f"That is at least {learning.min_students} students: [learning] lot_size of {least}, the sampling rate"
-            f" {learning.sample_rate / MILLION:g} times the number that you expect. Until then it hosts and votes."
+            f"That is at least {learning.min_students} students: [learning] lot_size of {least}, the share that a"
+            f" step draws ({learning.drawn:g}) times the number that you expect. Until then it hosts and votes."
         )
     if why is Reason.SILENT:
         return "It goes on trying: others wait for it again after a training that takes less than the deadline."

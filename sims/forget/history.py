@@ -75,7 +75,7 @@ def follow(
         updates: dict[str, dict[str, tuple[Integers, int]]] = {}
         for learner in learners(number):
             ask(_seeded(history, learner, f"{seed} {learner.name} {number}"))
-            updates[learner.name] = update(ask, learner, history.setting, history.last)
+            updates[learner.name] = update(ask, learner, history.setting, history.last, number)
         states = {}
         for name in history.setting.specs:
             round_ = _round(history, name, number, {who: own[name] for who, own in updates.items() if name in own})

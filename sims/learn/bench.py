@@ -19,16 +19,16 @@ from rich.table import Table
 from ...crypto.errors import UsageError
 from ...node.blueprint.recipe import Recipe
 from ...protocol.learning import RULES
-from . import sums, weights, writing
+from . import shards, sums, weights, writing
 from .lies import LIES
 from .plot import draw
 from .runs import MODES, Ground, Run, figure, perform, with_last, with_private
 from .studies import STUDIES, Institutions, Study, all_institutions, everything, study, work_folder
 from .workers import LearnerWorker, share, start_workers
 
-OTHERS = ("m3t", "weights", "attacks", "sums")  # of several studies' data, or of OULAD
+OTHERS = ("m3t", "weights", "attacks", "sums", "shards")  # of several studies' data, or of OULAD
 NAMES = (*STUDIES, *OTHERS, *writing.STUDIES)
-NOT_DRAWN = ("weights", "attacks", "sums")  # a table says more than so many bars
+NOT_DRAWN = ("weights", "attacks", "sums", "shards")  # a table says more than so many bars
 LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md tolerates
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
 ATTACKED_EPSILON = 8.0
@@ -141,6 +141,8 @@ class _Bench:
             return self._attacks()
         if self.name == "sums":
             return sums.measure(self.ground.institutions, self.crew, list(self.seeds), self.epsilons)
+        if self.name == "shards":
+            return shards.measure(self.study, self.ground, self.crew, list(self.seeds), self.epsilons)
         variants = [(mode, epsilon) for epsilon in self.epsilons for mode in MODES]
         rates = self._tuned([Run(mode, epsilon, 0.0, 0) for mode, epsilon in variants], self._value)
         runs = [
@@ -390,6 +392,8 @@ def _table(name: str, results: Mapping[str, Any]) -> Table:
         return sums.table(results)
     if name == "weights":
         return weights.table(results)
+    if name == "shards":
+        return shards.table(results)
     table = Table(title=f"{results['title']}\n{results['metric']} on held-out data; privacy of each {results['unit']}")
     for column in (
         "mode",

@@ -74,7 +74,8 @@ def train(
     for number in range(1, setting.rounds + 1):
         lying = frozenset[str]() if setting.attack is None else setting.liars
         updates = [
-            {} if learner.name in lying else update(ask(learner), learner, setting, states) for learner in learners
+            {} if learner.name in lying else update(ask(learner), learner, setting, states, number)
+            for learner in learners
         ]
         if lying:
             _lied(learners, updates, setting, lying, number)
@@ -104,8 +105,13 @@ def personalise(ask: Ask, learner: Learner, states: States) -> None:
     ask(Personalise(packed, learner.session))
 
 
-def update(ask: Ask, learner: Learner, setting: Setting, states: States) -> dict[str, tuple[Integers, int]]:
-    """Return for each hosted component the integers that would leave the node, and their declared noise variance."""
+def update(
+    ask: Ask, learner: Learner, setting: Setting, states: States, number: int
+) -> dict[str, tuple[Integers, int]]:
+    """Return for each hosted component the integers that would leave the node, and their declared noise variance.
+
+    `number` is that of the training run: the shards of the students take turns.
+    """
     learning = setting.learning
     engaged = _engaged(learner, setting)
     answer = ask(
@@ -115,6 +121,7 @@ def update(ask: Ask, learner: Learner, setting: Setting, states: States) -> dict
             steps=learning.steps,
             sample_rate=learning.sample_rate / MILLION,
             lot=learner.lot,
+            shard=number % learning.shards,
             split=setting.split,
             session=learner.session,
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...node.blueprint.recipe import Budget, Recipe, charter_parts, needed
 from ...node.learner.messages import Predict, PrivateAdapter, Respec, Split
-from ...protocol.components import MILLION, ComponentSpec
+from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning
 from .chrf import chrf
 from .federate import Learner, Setting, States, evaluate, opening, personalise, train
@@ -165,8 +165,7 @@ def _learner(
     session = f"{ground.name} {name}{kind}"
     learner = Learner(name, session, hosted, 1.0)
     size = _open(worker, ground, learner, folders, run, drawn)
-    rate = drawn.learning.sample_rate / MILLION
-    return replace(learner, lot=max(1.0, float(round(rate * max(size, least)))))
+    return replace(learner, lot=max(1.0, float(round(drawn.learning.drawn * max(size, least)))))
 
 
 def _size(

@@ -28,6 +28,7 @@ def recalibrated(
         students=students,
         steps=learning.steps,
         sample_rate=learning.sample_rate,
+        shards=learning.shards,
         clip_norm=max(spec.clip_norm for spec in trained),
         learning_rate=MILLION,
         free_learning_rate=MILLION,
@@ -62,6 +63,6 @@ def implied_students(specs: Sequence[ComponentSpec], learning: Learning) -> int:
             continue
         scale = spec.learning_rate * spec.noise_multiplier * spec.clip_norm / MILLION**3 * sqrt(learning.steps)
         lot = scale * 2.0**spec.step_log2 / (GRID_SHARE * sqrt(2.0))
-        students = max(1.0, lot * MILLION / learning.sample_rate)
+        students = max(1.0, lot / learning.drawn)
         return int(round(students, -int(log10(students))))
     return STUDENTS

@@ -192,8 +192,7 @@ def _open_sessions(plan: Plan, work: Path, ask: Ask, tell: Step) -> _Stage:
         sessions[request.session] = ask(request)
         tell("reading", number, len(folders))
     size = next(iter(sessions.values())).subjects
-    rate = plan.learning.sample_rate / MILLION
-    lot = max(1.0, float(round(rate * (plan.students or size))))
+    lot = max(1.0, float(round(plan.learning.drawn * (plan.students or size))))
     names, modules = list(sessions), tuple(spec.name for spec in plan.specs if not spec.is_statistic)
     learners = [
         Learner(f"member-{n}", names[(n - 1) % len(names)], tuple(name for name in hosted if name in modules), lot)

@@ -196,6 +196,7 @@ class Invariants:
         votes = sum(len(cast) for cast in core.agreement.votes.by_step.values()) if core.agreement else 0
         views = {view for view, _ in core.agreement.votes.by_step} if core.agreement else set()
         blocks = len(core.agreement.blocks) if core.agreement else 0
+        statements = core.charter.learning.shards + 1  # of a member and modality: one a shard, and one for statistics
         waiting = max((len(slots) for who, slots in core.pool.by_seq.items() if who != core.me), default=0)
         for what, size, most in (
             ("records of a member that wait", waiting, 6 * rules.records_per_height + 64),
@@ -209,7 +210,7 @@ class Invariants:
                 2 * members * (len(views) + 1) * (blocks + 2),
             ),
             ("messages on disk", len(node.store.messages), 4 * (members + 1) * (len(views) + 2)),
-            ("spend statements", len(core.spend_statements), members * len(core.policies)),
+            ("spend statements", len(core.spend_statements), members * len(core.policies) * statements),
         ):
             if size > most:
                 raise InvariantError("G9", f"node {node.index} holds {size} {what}, and {most} should do")

@@ -24,6 +24,7 @@ class CharterOptions(TypedDict, total=False):
     rule: str
     fault_model: str
     noise: int
+    shards: int
     clip_norm: int
     deadline: int
     min_updates: int
@@ -41,6 +42,7 @@ DEFAULTS = CharterOptions(
     rule="mean",
     fault_model="byzantine",
     noise=0,
+    shards=1,
     clip_norm=1_000_000,
     deadline=3000,
     min_updates=2,
@@ -110,6 +112,7 @@ def small_charter(identities: list[Identity], **options: Unpack[CharterOptions])
             sample_rate=100_000,
             recovery_share=0,
             planned_rounds=100,
+            shards=has["shards"],
         ),
     )
 

@@ -197,7 +197,7 @@ def test_a_lot_size_that_is_missing_is_said_at_once_with_the_sample_rate(run: "R
     config.write_text(config.read_text().replace('policy = "dp"', 'policy = "open"'))
     rate = run("charter", "show", "--home", tmp_path / "a", "--json").value["charter"]["learning"]["sample_rate"] / 1e6
     shown = run("charter", "show", "--home", tmp_path / "a").out
-    assert f"{rate:g}: lot_size is this times the number of students" in shown
+    assert f"a step draws    {rate:g} of the students; lot_size is that times" in shown
     assert shown.count("federation id") == 1
     signed = run("charter", "sign", "--yes", "--home", tmp_path / "a")
     assert signed.code == 0, signed.err

@@ -20,8 +20,9 @@ from collegium.node.verify.outsiders import Source
 from collegium.protocol import schema
 from collegium.protocol.blocks import PRECOMMIT, Block, Certificate, Close, Head, Vote, VoteSignature
 from collegium.protocol.charter import Charter, CharterSignature, SignedCharter, dump_file
-from collegium.protocol.records import Attest, Offer, Record
+from collegium.protocol.records import Attest, Offer, Record, Update, body_of
 from collegium.protocol.signing import Signed, sign
+from collegium.protocol.update import UpdateHeader
 from collegium.sims.paper import mutations, verifying
 from collegium.sims.paper.paper_federation import PaperFederation
 from collegium.sims.paper.sample_ledger import sample_ledger
@@ -112,6 +113,25 @@ def test_every_height_can_be_exported_and_every_record_proved(source: Source, ve
         for later in range(height + 1, source.top + 1, 5):
             proof, _ = outsiders.consistency(source, height, later)
             assert [verify(proof) for verify in verifiers.values()] == [None, None]
+
+
+def block_at(source: Source, height: int) -> StoredBlock:
+    block = source.block(height)
+    assert block is not None
+    return block
+
+
+def test_the_independent_verifier_reads_headers_that_name_a_shard(source: Source, module: ModuleType) -> None:
+    records = [record for height in range(1, source.top + 1) for record in block_at(source, height).records]
+    wire = next(body.header for r in records if isinstance(body := body_of(r.value), Update))
+    header = schema.load(UpdateHeader, wire[64:], UpdateHeader.LIMIT)
+    for shard in (0, 1, 63):
+        data = schema.dump(replace(header, shard=shard))
+        assert module.decode(data, module.HEADER, "a header", module.SHARD).get("shard", 0) == shard
+    fields = schema.to_map(replace(header, shard=1))
+    for wrong in (0, 64, True, b"1"):
+        with pytest.raises(module.RejectedError):
+            module.decode(module.encode(fields | {"shard": wrong}), module.HEADER, "a header", module.SHARD)
 
 
 def test_what_there_is_not_cannot_be_proved(source: Source) -> None:

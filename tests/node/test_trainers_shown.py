@@ -44,4 +44,4 @@ def test_fewer_trainers_tolerate_fewer_lies_under_a_robust_rule(tmp_path: Path, 
 def test_a_node_that_declares_few_students_is_told_the_lot_that_is_enough(tmp_path: Path) -> None:
     (note, _) = told(tmp_path, "mean", "too-few-students", 4)
     assert note.kind is NoteKind.NOT_TRAINED_HERE
-    assert note.advice.startswith("That is at least 20 students: [learning] lot_size of 2, the sampling rate 0.1 times")
+    assert note.advice.startswith("That is at least 20 students: [learning] lot_size of 2, the share that a")

@@ -391,6 +391,7 @@ BAD_HEADERS: dict[str, tuple[UpdateHeader, str]] = {
         "noise-above",
     ),
     "a lot that would allow any norm": (replace(GOOD, lot=999), "lot-below"),
+    "a shard that the charter has not": (replace(GOOD, shard=1), "shard-above"),
     "a higher clip": (replace(GOOD, engaged=(engaged(clip_norm=MILLION + 1),)), "clip-above"),
     "a higher learning rate": (replace(GOOD, engaged=(engaged(learning_rate=MILLION + 1),)), "learning-rate-above"),
 }
@@ -411,6 +412,20 @@ def test_every_bound_has_its_name(name: str) -> None:
         check_header(head, PRIVATE)
     assert caught.value.reason == reason
     assert caught.value.peer == ME.public_key
+
+
+def test_a_charter_with_shards_counts_the_students_of_all_of_them() -> None:
+    """A lot is of one shard's students; a header of the first one says nothing of shards, as before there were any."""
+    learning = replace(CHARTER.learning, sample_rate=100_000, min_students=100, shards=4)
+    assert least_lot(learning) == 1000  # a fortieth of 20 students is less than one
+    assert least_lot(replace(learning, sample_rate=MILLION)) == 5000
+    assert learning.drawn == 0.025
+    assert (learning.students(2500), learning.enough(2500), learning.enough(2499)) == (100_000, True, False)
+    assert [learning.runs_of_a_student(rounds) for rounds in (0, 1, 4, 5)] == [0, 1, 1, 2]
+    sharded = replace(PRIVATE, learning=replace(PRIVATE.learning, shards=4))
+    assert check_header(replace(GOOD, shard=3), sharded).name == ONE
+    assert b"shard" not in schema.dump(GOOD)
+    assert b"shard" in schema.dump(replace(GOOD, shard=1))
 
 
 def test_without_differential_privacy_no_epsilon_is_claimed() -> None:

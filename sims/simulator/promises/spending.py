@@ -1,7 +1,10 @@
 """Training is charged before it leaves, is not for nothing, and keeps the charter's pace (G6)."""
 
+from collections.abc import Iterable
+
 from ....crypto.errors import RemoteProtocolError
 from ....node.core import events as ev
+from ....protocol.component_names import ComponentKind, parse_name
 from ....protocol.records import Offer, Record, body_of
 from ....protocol.signing import Signed, open_gossip
 from ....protocol.update import UpdateHeader
@@ -24,13 +27,33 @@ def charged(seen: Observed, node: Node, value: UpdateHeader) -> None:
         return  # a run without any noise: it claims no ε
     for claim in value.claims:
         claimed = sum(entry.count for entry in claim.events)
-        spent = sum(d.steps for d in reservations if d.run <= part[-1].run and any(p.noise_multiplier for p in d.parts))
+        before = [d for d in reservations if d.run <= part[-1].run and any(p.noise_multiplier for p in d.parts)]
+        spent = max(_steps_of(node, before, shard) for shard in _drawn_from(node, value))
         if claimed < spent:
             raise InvariantError("G6", f"a claim of {claimed} steps where {spent} were taken")
-        claims = seen.claims.setdefault((node.index, claim.modality, value.component), {})
+        claims = seen.claims.setdefault((node.index, claim.modality, f"{value.component} {value.shard}"), {})
         claims[value.round] = claimed
         if claimed < max(claims[round_] for round_ in claims if round_ <= value.round):
             raise InvariantError("G6", f"a claim of {claimed} steps after a larger one")
+
+
+def _drawn_from(node: Node, value: UpdateHeader) -> Iterable[int]:
+    """The shards whose students an update's training run could draw: of a statistic all of them."""
+    return (
+        range(node.cluster.charter.learning.shards)
+        if parse_name(value.component).kind is ComponentKind.STATISTIC
+        else (value.shard,)
+    )
+
+
+def _steps_of(node: Node, reservations: Iterable[ev.PutReservation], shard: int) -> int:
+    """The steps of these runs in which a student of a shard may be: the runs take turns, statistics reach all."""
+    kinds = {d.run: {parse_name(p.component).kind for p in d.parts} for d in reservations}
+    return sum(
+        d.steps
+        for d in reservations
+        if ComponentKind.STATISTIC in kinds[d.run] or d.run % node.cluster.charter.learning.shards == shard
+    )
 
 
 def accompanied(seen: Observed, node: Node, part: ev.Noised) -> None:

@@ -41,6 +41,23 @@ def cost(specs: list[ComponentSpec], delta: int) -> float:
     return epsilon([(RATE / MILLION, sigma, STEPS * ROUNDS)], delta / 1e9)
 
 
+def test_g6_shards_cost_less_noise_and_no_floor() -> None:
+    """With five rounds and three shards a student is in two runs, at most: these are what the floor has to pay."""
+    plain = recipe({}, [("a",)])
+    whole, _ = charter_parts(plain, Budget(2.0, 1e-5, ROUNDS), min_updates=1)
+    specs, learning = charter_parts(replace(plain, shards=3), Budget(2.0, 1e-5, ROUNDS), min_updates=1)
+    assert learning.shards == 3
+    sigma, before = (effective_noise([s.noise_multiplier / MILLION for s in some]) for some in (specs, whole))
+    limit = 2.0 * (MILLION - SHARE) / MILLION
+    assert (
+        epsilon([(RATE / MILLION, sigma, STEPS * 2)], 1e-5)
+        <= limit
+        < epsilon([(RATE / MILLION, sigma, STEPS * 3)], 1e-5)
+    )
+    assert sigma < before
+    assert specs[0].step_log2 < whole[0].step_log2, "a lot of a third: the noise of a step is larger"
+
+
 def reached(specs: tuple[ComponentSpec, ...], learning: Learning, modalities: set[str]) -> list[ComponentSpec]:
     return [spec for spec in specs if learning.upstream(spec.name) & modalities]
 

@@ -376,6 +376,68 @@ def test_g6_a_node_whose_disk_was_lost_learns_from_its_own_updates_what_it_spent
     assert any(put.recalled for put in node.store.reservations)
 
 
+# ---- shards of the students
+
+
+def by_shard(core: NodeState) -> list[dict[tuple[int, int], int]]:
+    """What the students of each shard have spent: counts by rate and noise."""
+    learning = core.charter.learning
+    statements = (
+        contributing.spend_statement(core.reservations, "made-up", learning, shard=s) for s in range(learning.shards)
+    )
+    return [{(d.sample_rate, d.noise_multiplier): d.count for d in statement} for statement in statements]
+
+
+def test_g6_shards_take_turns_and_each_pays_for_its_own_runs() -> None:
+    """Seven rounds and a statistic, three shards: 3, 2 and 2 rounds, and the release for each. A lost disk recalls it.
+
+    After every step the simulator compares the claims with the runs on the disk (promises/spending.py).
+    """
+    cluster = Cluster(4, 4, Invariants, rounds=7, noise=1, shards=3, statistics=1)
+    cluster.start()
+    head = "head/task0"
+    assert cluster.run(
+        lambda: all(n.core is not None and n.core.ledger.components[head].round == 7 for n in cluster.nodes)
+    )
+    node = cluster.nodes[0]
+    assert node.core is not None
+    runs, steps = [put for put in node.core.reservations if put.steps > 1], cluster.charter.learning.steps
+    assert [put.shard for put in runs] == [put.run % 3 for put in runs]
+    (release,) = [put for put in node.core.reservations if put.steps == 1]
+    assert release.shard == ev.EVERY_SHARD
+    before = by_shard(node.core)
+    assert sorted(spent[100_000, 1] for spent in before) == [2 * steps, 2 * steps, 3 * steps]
+    assert [spent[M, 1] for spent in before] == [1, 1, 1]
+    whole = contributing.whole(node.core.reservations, ["made-up"], cluster.charter.learning)
+    assert {(d.sample_rate, d.count) for d in whole} == {(100_000, 3 * steps), (M, 1)}, "the worst off student's"
+    assert not [n for peer in cluster.nodes for n in peer.notices if n.event == "spend-shrinks"]
+    sums = [h.value for h in node.store.snapshot().headers if h.value.component.startswith("statistic/")]
+    lost = contributing.recalled(next(h for h in sums if h.author == node.core.me), [], cluster.charter.learning)
+    assert lost is not None
+    assert lost.shard == ev.EVERY_SHARD, "it added up the students of all shards"
+    node.crash()
+    node.store = MemoryStore()
+    node.start()
+    assert cluster.run(lambda: node.core is not None and node.core.ledger.components[head].round == 7, 1_200_000)
+    assert node.core is not None
+    assert any(put.recalled for put in node.store.reservations)
+    for has, had in zip(by_shard(node.core), before, strict=True):
+        assert has.keys() == had.keys()
+        assert all(has[key] >= had[key] for key in had), "never less than the truth"
+
+
+def test_the_accountant_is_asked_about_a_shard() -> None:
+    """Twenty rounds ahead are seven of a shard's; what it answers is told in rounds of all shards."""
+    charter = wide()
+    charter = replace(charter, learning=replace(charter.learning, shards=3, planned_rounds=20))
+    core, effects = started(charter)
+    assert asked(effects).rounds == 7
+    handle(core, [ev.BudgetAnswer(1, True, "", {}, {}, {"essays": 4, "marks": 9})], 2)
+    assert {name: left for name, (left, _) in core.forecast.items()} == {"essays": 10, "marks": 25}
+    assert core.run is not None
+    assert core.run.shard == 1
+
+
 def test_g6_what_is_recalled_ends_the_draw_that_was_computed_without_it() -> None:
     charter = wide()
     _, _, run = run_draw(charter)

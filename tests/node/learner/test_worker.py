@@ -141,6 +141,24 @@ def test_open_train_evaluate(shared: Process, folder: Path) -> None:
     assert len(set(predicted.subjects)) == opened.held_out
 
 
+def test_g6_a_training_run_draws_from_its_shard_alone(shared: Process, folder: Path) -> None:
+    """Every student is in one shard, and in the same one after a restart and with other students there."""
+    asked = opening(folder)
+    sharded = replace(asked, learning=replace(asked.learning, shards=3))
+    students = ask(shared, sharded).subjects
+    drawn = [
+        set(ask(shared, Train({}, ENGAGED, steps=1, sample_rate=1.0, lot=9.0, shard=shard)).subjects or ())
+        for shard in range(3)
+    ]
+    assert sum(map(len, drawn)) == len(set.union(*drawn)) == students
+    assert min(map(len, drawn)) > students / 6
+    ask(shared, sharded)
+    again = ask(shared, Train({}, ENGAGED, steps=8, sample_rate=0.5, lot=9.0, shard=1)).subjects
+    assert set(again or ()) <= drawn[1]
+    ask(shared, asked)  # one shard: all may be drawn
+    assert len(ask(shared, Train({}, ENGAGED, steps=1, sample_rate=1.0, lot=9.0, shard=0)).subjects or ()) == students
+
+
 def test_one_seed_gives_one_result_and_no_seed_another_each_time(shared: Process, folder: Path) -> None:
     def update(seed: int | None) -> bytes:
         opened = ask(shared, replace(opening(folder), seed=seed))

@@ -22,6 +22,7 @@ from collegium.crypto.errors import CollegiumError, CorruptError, LocalProtocolE
 from collegium.crypto.identity import Identity
 from collegium.node import scarce
 from collegium.node.core.events import (
+    EVERY_SHARD,
     Noised,
     Put,
     PutBlock,
@@ -103,6 +104,7 @@ EVERYTHING: list[Put] = [
     PutHeader(header(BOB, "head/pass", 2)),
     RECALLED,
     draw(2),
+    replace(draw(3), shard=EVERY_SHARD),
     PutPublished(1),
     PutFlag("contributing", 0),
     PutFlag("contributing", 1),
@@ -121,7 +123,7 @@ EXPECTED = Snapshot(
     records=(B[1], A[2]),
     messages=((2, b"a vote at 2"), (3, b"a vote at 3")),
     headers=(header(ALICE), header(BOB, "head/pass", 2)),
-    reservations=(RECALLED, draw(2)),
+    reservations=(RECALLED, draw(2), replace(draw(3), shard=EVERY_SHARD)),
     published=frozenset({1}),
     flags={"contributing": 1, "least": -(2**63)},
 )
