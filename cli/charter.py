@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import RefusedError, UsageError
-from ..node.words import counted
+from ..node.words import counted, of_kind
 from ..protocol.bounds import MAX_HEIGHT
 from . import amending, founding
 from . import review as reviewing
@@ -217,7 +217,8 @@ def show(
         learning = charter.learning
         floors = {floor.modality: floor for floor in learning.floors}
         modalities = [
-            (m.name, m.kind, m.width, m.length, _pretrained(m), *_floor(floors[m.name])) for m in learning.modalities
+            (m.name, of_kind(m.kind, m.sensitivity), m.width, m.length, _pretrained(m), *_floor(floors[m.name]))
+            for m in learning.modalities
         ]
         headings = ("modality", "kind", "width", "length", "pretrained", "privacy", "ε", "δ")
         table(out, headings, modalities, empty="No modalities.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..crypto.errors import OperatorError, UsageError
-from ..node.words import counted
+from ..node.words import consents, counted, of_kind
 from ..protocol.bounds import MAX_INSTITUTIONS
 from .data_init import init
 from .files import check_picture, write_new
@@ -181,11 +181,20 @@ def _show(out: "Console", summary: dict[str, Any]) -> None:
             ("filtered", f"{counted(summary['filtered_records'], 'record does', 'records do')} not pass keep"),
             ("empty rows", ", ".join(f"{number} in {name}" for name, number in summary["empty_rows"].items()) or "0"),
             ("left out", f"{summary['left_out_subjects']} with a cell that cannot be used"),
+            *([("consent", consents(summary["consents"]))] if summary["consents"] else []),
         ],
     )
     out.print()
     rows = [
-        (m["name"], m["kind"], m["width"] or None, m["length"], m["present"], m["missing"], f"{m['mean_steps']:g}")
+        (
+            m["name"],
+            of_kind(m["kind"], m["sensitivity"]),
+            m["width"] or None,
+            m["length"],
+            m["present"],
+            m["missing"],
+            f"{m['mean_steps']:g}",
+        )
         for m in summary["modalities"]
     ]
     table(out, ("modality", "kind", "width", "length", "present", "missing", "mean steps"), rows, empty="")
@@ -273,7 +282,7 @@ def _classes(task: dict[str, Any]) -> str:
 
 @app.command("import")
 def import_(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="oulad, sra, saf, onestopenglish, omniglot or fsdd.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="oulad, sra, saf, onestopenglish, omniglot, fsdd, eeg.")],
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The folder with the source's own files.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write; must be empty or not exist.")],
     by: Annotated[
@@ -290,7 +299,7 @@ def import_(
             metavar="N",
             min=0,
             max=MAX_INSTITUTIONS,
-            help="Number of institutions (onestopenglish, omniglot, fsdd).",
+            help="Number of institutions (onestopenglish, omniglot, fsdd, eeg).",
         ),
     ] = 0,
     split: Annotated[

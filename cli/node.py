@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..crypto.errors import CollegiumError, OperatorError, UnreachableError, UsageError
-from ..node.words import lasting
+from ..node.words import consents, lasting
 from ..protocol.bounds import MAX_WAIT
 from .alarms import alarms, to_come
 from .monitor import check
@@ -313,6 +313,7 @@ def show(out: "Console", node: "NodeStatus", *, silent: bool = False) -> None:
             ("connected", names(live["connected"])),
             ("not connected", "; ".join(_absent(member) for member in live["not_connected"]) or "–"),
             ("learner", _learner(learner)),
+            *([("consent", consents(learner["consents"]))] if learner["consents"] else []),
             ("traffic", f"received {size(live['bytes_received'])}, sent {size(live['bytes_sent'])}"),
         ]
         if live["refused"]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from ..crypto.errors import UsageError
+from ..node.words import counted
 from ..protocol.bounds import MAX_SEED
 from ..protocol.component_names import ComponentKind, of_kind
 from .files import check_new, write_new
@@ -86,6 +87,7 @@ def predict(
             for name, c in model.components.items()
         },
         "missing": missing,
+        "without_consent": answer.without_consent,
         "held_out": {name: own[name].n for name in chosen if name in own},
         "no_better": {name: why for name in chosen if name in own and (why := no_better(own[name].metrics))},
         "certain": {
@@ -105,6 +107,8 @@ def predict(
             say(f"{name}: each text is a {DRAFT}. It can be wrong, and may repeat a student's error as a fact.")
         for name, c in model.components.items():
             say(f"{name}: round {c.round}, generation {c.generation}, {c.label}, digest {c.digest.hex()[:16]}")
+        if answer.without_consent:
+            say(f"{counted(answer.without_consent, 'student is', 'students are')} not predicted: they do not consent")
         for name, count in missing.items():
             where = "all" if count == len(rows) else f"{count} of {len(rows)}"
             say(f"{name}: missing in {where} records")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..crypto.errors import OperatorError
 from ..crypto.fingerprint import fingerprint
-from ..node.words import counted, lasting
+from ..node.words import counted, lasting, of_kind
 from . import founding
 from .output import console, facts, prose, say, size, solid, table
 from .quiet import missed_words, of_home
@@ -97,6 +97,7 @@ def review(charter: "Charter", signed: "SignedCharter", place: "Home | None" = N
             {
                 "modality": modality.name,
                 "kind": modality.kind,
+                "sensitivity": modality.sensitivity or None,
                 "policy": floors[modality.name].policy,
                 "epsilon": floors[modality.name].epsilon / 1000 if floors[modality.name].policy == "dp" else None,
                 "delta": floors[modality.name].delta / 1e9 if floors[modality.name].policy == "dp" else None,
@@ -323,7 +324,10 @@ def _listed(names: list[str]) -> str:
 
 
 def _show_privacy(out: "Console", result: dict[str, Any]) -> None:
-    rows = [(p["modality"], p["kind"], POLICIES[p["policy"]], p["epsilon"], p["delta"]) for p in result["privacy"]]
+    rows = [
+        (p["modality"], of_kind(p["kind"], p["sensitivity"]), POLICIES[p["policy"]], p["epsilon"], p["delta"])
+        for p in result["privacy"]
+    ]
     table(out, ("modality", "kind", "privacy", "ε", "δ"), rows, empty="No modalities.")
     facts(out, [("one student", founding.student_fact(result["student"]))])
     if any(p["epsilon"] for p in result["privacy"]):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ..node.words import of_kind
 from .output import facts, table
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def people(out: "Console", privacy: "PrivacyShown") -> None:
         left = planned_on["modalities"].get(line["modality"]) if planned_on else None
         rows.append(
             (
-                line["modality"],
+                of_kind(line["modality"], line["sensitivity"]),
                 f"{line['policy']} ({line['policy_from']})" + (", withheld" if line["withheld"] else ""),
                 shown(line["epsilon_spent"]),
                 None

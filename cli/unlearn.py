@@ -216,8 +216,10 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         if withdrawals["waiting_to_sign"]:
             out.print("This node's withdrawal waits until enough members are connected.")
         if withdrawals["scheduled"]:
-            batches = [(b["local"], b["students"], b["updates"], b["pauses"]) for b in withdrawals["scheduled"]]
-            table(out, ("to come", "students", "updates", "then paused"), batches, empty="")
+            batches = [
+                (b["local"], b["students"], b["lapsed"], b["updates"], b["pauses"]) for b in withdrawals["scheduled"]
+            ]
+            table(out, ("to come", "students", "of them lapsed", "updates", "then paused"), batches, empty="")
             out.print()
         rows = [
             (

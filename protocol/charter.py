@@ -21,6 +21,7 @@ from .learning import (
     POLICIES,
     PRETRAINED_KINDS,
     RULES,
+    SENSITIVITIES,
     TASK_KINDS,
     Learning,
     Modality,
@@ -182,6 +183,10 @@ def check_terms(charter: Charter) -> None:
             "a ridge is of ridge statistics, and of nothing else",
         ),
         (all(m.kind in MODALITY_KINDS for m in charter.learning.modalities), "unknown kind of modality"),
+        (
+            {m.sensitivity for m in charter.learning.modalities} <= {"", *SENSITIVITIES},
+            f"a sensitivity must be one of {', '.join(SENSITIVITIES)}, or left out",
+        ),
         (all(map(_embeddable, charter.learning.modalities)), "a pretrained model that its modality has no use for"),
         (all(task.kind in TASK_KINDS for task in charter.learning.tasks), "unknown kind of task"),
         (all(floor.policy in POLICIES for floor in charter.learning.floors), f"a policy must be one of {POLICIES}"),

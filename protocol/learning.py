@@ -16,6 +16,7 @@ TASK_KINDS = frozenset({"binary", "multiclass", "ordinal", "regression", "multil
 PASSAGE = re.compile(r"\{([1-9][0-9]?)\}")  # of a template: the place of a passage, by its number
 MAX_SHARDS = 64
 POLICIES = ("never", "dp", "open")  # strictest first
+SENSITIVITIES = ("biometric", "personal", "mild")  # strictest first; docs/data.md says what belongs where
 # Of aggregation; consensus/rules.py, effects.py and robust.py have them.
 RULES = (
     "mean",
@@ -49,7 +50,8 @@ class Modality:
 
     Text has a step for each of its columns. Under a pretrained model the width is that of its features, and images and
     sound have one step. `layout` is the digest of the columns, levels, bounds and times that dataset.toml declares
-    (node/data/layout.py), 32 bytes or none where the charter does not state it.
+    (node/data/layout.py), 32 bytes or none where the charter does not state it. `sensitivity` is one of SENSITIVITIES,
+    or "": then a jurisdiction's preset judges by the kind.
     """
 
     name: Name
@@ -58,6 +60,7 @@ class Modality:
     length: Annotated[int, Between(1, 2**16)]
     pretrained: Annotated[tuple[Pretrained, ...], Size(0, 1)] = ()
     layout: Annotated[bytes, Size(0, 32)] = b""
+    sensitivity: Annotated[str, Size(0, 16)] = field(default="", metadata=LATER)
 
 
 @dataclass(frozen=True, slots=True)

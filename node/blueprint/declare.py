@@ -25,6 +25,7 @@ max_tokens = 128            # of a text that a pretrained model reads
 encoder = { architecture = "pair-tanh", features = 64 }         # by default one that fits the kind; "none": only skips
 adapter = { kind = "lora-core", rank = 8 }                      # only on a pretrained model, as is
 prompt = { length = 8 }
+sensitivity = "personal"    # or "mild", "biometric": a preset's rule by it, instead of by the kind
 privacy = "dp"              # "open", "never"
 epsilon = 4.0               # and delta: this modality's own
 rule = "median"             # of its components; a task has it too, and an encoder, adapter or prompt its own
@@ -50,7 +51,16 @@ from ...protocol.bounds import MAX_ROUNDS, MAX_STEPS, MAX_STUDENTS
 from ...protocol.charter import template_fits
 from ...protocol.component_names import ComponentKind, parse_name
 from ...protocol.components import MILLION
-from ...protocol.learning import GENERATE, MAX_SHARDS, PRETRAINED_KINDS, TASK_KINDS, Modality, Pretrained, Task
+from ...protocol.learning import (
+    GENERATE,
+    MAX_SHARDS,
+    PRETRAINED_KINDS,
+    SENSITIVITIES,
+    TASK_KINDS,
+    Modality,
+    Pretrained,
+    Task,
+)
 from ...protocol.names import PLAIN_ADVICE, plain
 from .. import toml
 from ..data.manifest import MAX_TOKENS, MODALITY_KINDS
@@ -207,7 +217,8 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
     else:
         width = section.whole("width", None, 1, 2**20)
         length = 1 if kind in {"tabular", "image"} else section.whole("length", None, 1, 2**16)
-    modality = Modality(name, kind, width, length, pretrained, _layout(section))
+    sensitivity = section.take("sensitivity", toml.one_of(*SENSITIVITIES), "")
+    modality = Modality(name, kind, width, length, pretrained, _layout(section), sensitivity)
     privacy, rule = privacy_of(section), rule_of(section)
     components, owned, features = [], {}, 0
     if privacy is None or privacy.policy != "never":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.components import MILLION
-from ...protocol.learning import GENERATE, Learning
+from ...protocol.learning import GENERATE, SENSITIVITIES, Learning
 from ...protocol.names import PLAIN_ADVICE, plain
 from ..data.audio import AudioSpec, resample
 from ..data.entries import Manifest, ModalityEntry, TaskEntry
@@ -39,13 +39,14 @@ WRITER = (
 class _Seen:
     """A modality (kind, width, length) or task (kind, class names, number), and the folder that first had it.
 
-    `layout` is None where the folders' differ.
+    `layout` is None where the folders' differ; `sensitivity` is the strictest that a folder declares, or "".
     """
 
     what: tuple[object, ...]
     folder: Path
     layout: Layout | None
     read: set[str] = field(default_factory=set)
+    sensitivity: str = ""
 
 
 def model_toml(folders: Sequence[Path]) -> str:
@@ -56,7 +57,9 @@ def model_toml(folders: Sequence[Path]) -> str:
     _check_sound(manifests)
     for folder, manifest in manifests:
         for entry in manifest.modalities:
-            _add(modalities, "modality", entry.name, _shape(manifest, entry), folder, modality_layout(entry))
+            seen = _add(modalities, "modality", entry.name, _shape(manifest, entry), folder, modality_layout(entry))
+            declared = filter(None, (seen.sensitivity, entry.sensitivity))
+            seen.sensitivity = min(declared, key=SENSITIVITIES.index, default="")
         for task in manifest.tasks:
             seen = _add(tasks, "task", task.name, _labels(task), folder, task_layout(task))
             seen.read |= {entry.name for entry in manifest.modalities}
@@ -91,6 +94,8 @@ def model_toml(folders: Sequence[Path]) -> str:
         else:
             lines += [f"width = {width}"] + ([f"length = {length}"] if kind in {"series", "audio"} else [])
         lines += _layout_lines(seen)
+        if seen.sensitivity:
+            lines.append(f'sensitivity = "{seen.sensitivity}"')
         lines.append('# privacy = "open", "never", or "dp" with epsilon and delta of its own')
     for name, seen in sorted(tasks.items()):
         kind, classes, _ = seen.what

@@ -59,6 +59,7 @@ class LearnerStatus(Protocol):
     detail: str
     device: str
     left_out: int
+    consents: dict[str, int] | None
     students: int | None
     labelled: dict[str, int]
     progress: tuple[int, int]
@@ -243,6 +244,7 @@ def _live(daemon: Daemon) -> Live:
         learner_detail=daemon.learner.detail,
         learner_device=daemon.learner.device,
         learner_left_out=daemon.learner.left_out,
+        learner_consents=daemon.learner.consents,
         learner_progress=daemon.learner.progress,
         learner_cut=dict(daemon.learner.cut),
         learner_warnings=_warnings(daemon),

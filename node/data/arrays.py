@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,9 @@ class Dataset:
     the records' names, str, "" where there is none. `unread` counts the records beyond max_records, `filtered` those
     that the unit table's filters drop. Subjects who are `left_out` have a cell that cannot be used: no array has them.
     `findings` lists these cells, and the columns' contents.
+
+    No array has who does not consent, either: `consents` counts the subjects by consent (None: dataset.toml names no
+    column), `refused` are those without one. Of those who are `unclear` (left out, too) the cells do not say it.
     """
 
     subjects: tuple[str, ...]
@@ -114,6 +118,14 @@ class Dataset:
     filtered: int
     left_out: tuple[str, ...]
     findings: Findings
+    consents: dict[str, int] | None = None
+    refused: tuple[str, ...] = ()
+    unclear: tuple[str, ...] = ()
+
+    @property
+    def everybody(self) -> tuple[str, ...]:
+        """All ids in the data, with those that no array has."""
+        return tuple(dict.fromkeys((*self.subjects, *self.left_out, *self.refused)))
 
     def without(self, gone: Callable[[str], bool]) -> "Dataset":
         """Return the data without the subjects of whom this is true."""
@@ -150,18 +162,19 @@ def load(
     only_modalities: Collection[str] | None = None,
     tolerant: bool = False,
     kept: Collection[str] = (),
+    day: date | None = None,
 ) -> Dataset:
     """Load an institution's data folder; of modalities not in `only_modalities` (if given) nothing is read.
 
     Of the modalities in `kept` files are checked and kept, for a pretrained model to read. A `tolerant` load, as
     training does it, leaves out each subject with an unusable cell.
-    Raises UsageError or CorruptError, naming file, column and line.
+    Consents are judged on a `day`, by default today. Raises UsageError or CorruptError, naming file, column and line.
     """
     manifest = read_manifest(folder)
     if only_modalities is not None:
         chosen = tuple(entry for entry in manifest.modalities if entry.name in only_modalities)
         manifest = replace(manifest, modalities=chosen)
-    return _assemble(manifest, manifest, Findings(strict=not tolerant), kept, predict=False)
+    return _assemble(manifest, manifest, Findings(strict=not tolerant), kept, predict=False, day=day)
 
 
 def load_file(
@@ -191,10 +204,16 @@ def load_file(
 
 
 def _assemble(
-    manifest: Manifest, declared: Manifest, findings: Findings, kept: Collection[str], *, predict: bool
+    manifest: Manifest,
+    declared: Manifest,
+    findings: Findings,
+    kept: Collection[str],
+    *,
+    predict: bool,
+    day: date | None = None,
 ) -> Dataset:
     """Read everything; to `predict`, modalities not in `manifest` or its files are missing, with `declared` widths."""
-    records = read_records(manifest, findings, predict=predict)
+    records = read_records(manifest, findings, predict=predict, day=day)
 
     def there(table: str, column: str) -> bool:
         return not predict or column in _columns(manifest, table)
@@ -244,7 +263,13 @@ def _assemble(
         records.subjects, weights, records.held_out, modalities, tasks, groups, names, records.unread,
         records.filtered, left_out, findings,
     )  # fmt: skip
-    return data.without(frozenset(left_out).__contains__)
+    if (consents := records.consents) is not None:
+        refused, unclear = (
+            tuple(name for name, out in zip(records.subjects, mask.tolist(), strict=True) if out)
+            for mask in (consents.without, consents.unreadable)
+        )
+        data = replace(data, consents=consents.counts(), refused=refused, unclear=unclear)
+    return data.without(frozenset((*left_out, *data.refused)).__contains__)
 
 
 def _columns(manifest: Manifest, table: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from .entries import TableEntry
 from .manifest import MAX_TEXTS
 from .propose import Choice, Proposal
-from .sensitive import ascii_of
+from .sensitive import ascii_of, biometric
 
 SIZE = 64  # pixels to which pictures are made
 SHARE = 0.25
@@ -147,6 +147,9 @@ def _modalities(proposal: Proposal) -> list[str]:
         lines += ["", "[[modality]]", f"name = {text_of(name)}", f"kind = {text_of(kind)}"]
         if table != proposal.persons.unit.entry.name:
             lines.append(f"table = {text_of(table)}")
+        if kind == "audio" or any(map(biometric, (name, table, *(choice.seen.column for choice in choices)))):
+            note = 'a body or brain is measured: a preset\'s strictest rule. Else "personal" or "mild"'
+            lines += _line_with_note('sensitivity = "biometric"', note)
         if kind == "series":
             lines.append(f"time = {text_of(time)}")
             lines += _line_with_note(f"max_len = {proposal.steps[table]}", f"rows; the last ones are kept. {UNSTATED}")

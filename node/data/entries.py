@@ -81,6 +81,7 @@ class ModalityEntry:
     text, `file` the column with the paths of images (made `size` × `size`) or of clips (`audio`). Series keep the last
     `max_len` rows whose `time` is at most `until` or, with `resample`, as many evenly spaced ones. Where a text has an
     `order`, a record may have several rows: the last `texts` are read, each on its own or, with a `separator`, as one.
+    `sensitivity` is one of SENSITIVITIES (protocol/learning.py), or "".
     """
 
     name: str
@@ -102,6 +103,7 @@ class ModalityEntry:
     order: str = ""
     texts: int = 1
     separator: str = ""
+    sensitivity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,20 @@ class TaskEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsentColumns:
+    """The columns of the unit table that say who consents: words that mean yes, and the last day ("": no end)."""
+
+    column: str
+    yes: tuple[str, ...]
+    until: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Their names."""
+        return (self.column, self.until) if self.until else (self.column,)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A checked `dataset.toml`. `subject` is "" where every record is its own subject.
 
@@ -148,3 +164,4 @@ class Manifest:
     split_salt: str
     split_train: tuple[str, ...] = ()
     split_test: tuple[str, ...] = ()
+    consent: ConsentColumns | None = None

@@ -4,14 +4,26 @@ Bounds and levels are declared, never fitted: a fitted scaler would leak outside
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...crypto.errors import UsageError
+from ...protocol.learning import SENSITIVITIES
 from ...protocol.names import shown, visible
 from .. import toml
 from ..toml import Table
 from .audio import AudioSpec
-from .entries import CategoricalColumn, Column, Filter, Manifest, ModalityEntry, NumericColumn, TableEntry, TaskEntry
+from .entries import (
+    CategoricalColumn,
+    Column,
+    ConsentColumns,
+    Filter,
+    Manifest,
+    ModalityEntry,
+    NumericColumn,
+    TableEntry,
+    TaskEntry,
+)
 from .paths import inside
 from .spelling import MISSING, alike, clean, whole
 
@@ -27,7 +39,7 @@ ENCODINGS = ("utf-8", "utf-16", "windows-1252", "iso-8859-1", "iso-8859-15", "wi
 TOP_KEYS = ("format", "unit", "tables", "modality", "task", "sensitive", "split")
 MODALITY_KEYS = (
     "name", "kind", "table", "columns", "time", "until", "max_len", "resample", "prefix", "low", "high", "file", "size",
-    "invert", "rate", "max_seconds", "bands", "frames", "normalise", "order", "texts", "separator",
+    "invert", "rate", "max_seconds", "bands", "frames", "normalise", "order", "texts", "separator", "sensitivity",
 )  # fmt: skip
 TASK_KEYS = (
     "name", "kind", "table", "column", "positive", "negative", "classes", "low", "high", "separator", "none",
@@ -69,6 +81,7 @@ def _manifest(top: Table, folder: Path) -> Manifest:
     subject = _name(unit, "subject") if kind == "subject" else ""
     unit_table = _known_table(unit, "table", tables, next(iter(tables)) if len(tables) == 1 else None)
     max_records = unit.whole("max_records", 16, 1, 2**16)
+    consent = _consent(unit)
     unit.done()
     split = top.table("split")
     split.only("share", "salt", "column", "train", "test")
@@ -89,6 +102,7 @@ def _manifest(top: Table, folder: Path) -> Manifest:
     hidden = {(task.table, task.column): f"the label of {task.name!r}" for task in tasks}
     hidden |= {(name, table.key): "the key of its table" for name, table in tables.items()}
     hidden |= {(unit_table, subject): "the subject"} if subject else {}
+    hidden |= {(unit_table, column): "a consent" for column in (consent.columns if consent else ())}
     modalities = tuple(_modality(section, tables, unit_table, hidden) for section in top.tables("modality"))
     groups_table, groups = _sensitive(top, tables, unit_table)
     top.done()
@@ -98,7 +112,7 @@ def _manifest(top: Table, folder: Path) -> Manifest:
     _refuse_repeated(top, "task", (entry.name for entry in tasks), alike)
     return Manifest(
         folder, subject, unit_table, max_records, tables, modalities, tasks, groups_table, groups, column, share, salt,
-        train, test,
+        train, test, consent,
     )  # fmt: skip
 
 
@@ -137,6 +151,22 @@ def _table(section: Table, name: str, folder: Path) -> TableEntry:
     return TableEntry(name, path, key, keep, separator, decimal, encoding, missing, rows, mib)
 
 
+def _consent(unit: Table) -> ConsentColumns | None:
+    """Return who consents by which columns of the unit table; None where dataset.toml does not say."""
+    column, until = _name(unit, "consent", ""), _name(unit, "consent_until", "")
+    yes = _words(unit, "consent_yes", [])
+    if not column:
+        if until or yes:
+            what = "consent_yes and consent_until go with consent, the column that says yes or no"
+            raise unit.fail(what, "Name the column: consent = ...")
+        return None
+    if not yes:
+        raise unit.fail("consent without consent_yes", 'Name the words of the column that mean yes: ["yes"].')
+    if until == column:
+        raise unit.fail(f"consent and consent_until are both {column!r}", "Name two columns.")
+    return ConsentColumns(column, yes, until)
+
+
 def _filter(section: Table) -> Filter:
     section.only("column", "values", "low", "high")
     column, values = _name(section, "column"), _names(section, "values", [])
@@ -162,7 +192,8 @@ def _modality(
     if kind not in MODALITY_KINDS:
         raise section.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(MODALITY_KINDS)}.")
     table = _known_table(section, "table", tables, unit_table)
-    entry = _READERS[kind](section, name, table)
+    sensitivity = section.take("sensitivity", toml.one_of(*SENSITIVITIES), "")
+    entry = replace(_READERS[kind](section, name, table), sensitivity=sensitivity)
     if entry.order and table == unit_table:
         what = "order is for texts of another table than the unit table, which has one row a record"
         raise section.fail(what, "Name that table, or remove order and texts.")

@@ -12,7 +12,7 @@ from ...crypto.errors import UsageError
 from .look import Look, Seen
 from .natural import Bounds, natural, round_up
 from .persons import Persons, columns_of, find_persons, id_score, names_things
-from .sensitive import word_set, words_of
+from .sensitive import says_consent, word_set, words_of
 from .spelling import MISSING, clean, whole
 
 CLASSES = 10  # whole numbers up to so many are classes in order
@@ -232,6 +232,8 @@ def _choice(proposal: Proposal, look: Look, seen: Seen, ignore: Collection[str])
         return Choice(seen, "out", "by your choice")
     if seen.sensitive == "person":
         return Choice(seen, "out", "it identifies a person or a place")
+    if says_consent(seen.column):
+        return Choice(seen, "out", "it seems to say who consents: name it under [unit], as consent or consent_until")
     levels = tuple(word for word in apart(seen.words) if word not in proposal.missing[name])
     if seen.sensitive:
         if look is persons.unit and levels and seen.kind in {"levels", "number"} and len(levels) <= CLASSES:

@@ -1,7 +1,8 @@
 """The unit table: the records, their subjects, the held-out subjects; and the rows of other tables for them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from hashlib import sha256
 from math import prod
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...crypto.errors import CorruptError, UsageError
+from .consent import Consents, read_consents, today
 from .entries import Manifest
 from .problems import Findings
 from .spelling import near
@@ -26,7 +28,7 @@ class Records:
 
     `counts` [S] is the number of each subject's records; `unread` counts those beyond `max_records`, `filtered` those
     that the unit table's filters drop. `spoiled` [S] marks subjects with a cell that cannot be used: they are left out.
-    `unit` is the name of the unit table.
+    `unit` is the name of the unit table. `consents` are the subjects', None where dataset.toml says nothing of them.
     """
 
     subjects: tuple[str, ...]
@@ -37,6 +39,7 @@ class Records:
     filtered: int
     spoiled: npt.NDArray[np.bool_]
     unit: str
+    consents: Consents | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,17 +52,24 @@ class Records:
         self.spoiled[owners[owners >= 0]] = True
 
 
-def read_records(manifest: Manifest, findings: Findings, *, predict: bool) -> Records:
+def read_records(manifest: Manifest, findings: Findings, *, predict: bool, day: date | None = None) -> Records:
     """Read the unit table. To `predict`, all is held out, the subject's column may be missing and no record is cut off.
 
-    Raises UsageError or CorruptError, naming file, column and line.
+    Consents are judged on a `day`, by default today; a file to predict may lack their columns. Raises UsageError or
+    CorruptError, naming file, column and line.
     """
     unit = manifest.tables[manifest.unit_table]
     owner_column = manifest.subject or unit.key
     if predict and owner_column not in column_names(unit):
         owner_column = unit.key
     split = "" if predict else manifest.split_column
-    table = Table(unit, [unit.key, owner_column, *([split] if split else [])], findings, lenient=predict)
+    consent = manifest.consent
+    if predict and consent is not None and consent.column not in column_names(unit):
+        consent = None
+    elif predict and consent is not None and consent.until not in column_names(unit):
+        consent = replace(consent, until="")
+    wanted = [unit.key, owner_column, *([split] if split else []), *(consent.columns if consent else ())]
+    table = Table(unit, wanted, findings, lenient=predict)
     if not table.rows:
         advice = "Below the line of column names, each record needs a row."
         raise UsageError(f"{unit.path} has no records", advice)
@@ -113,7 +123,8 @@ def read_records(manifest: Manifest, findings: Findings, *, predict: bool) -> Re
         held_out = np.array(sides, dtype=np.bool_)
     counts = np.maximum(counts, 1)
     spoiled = np.zeros(len(subjects), dtype=np.bool_)
-    records = Records(subjects, places, counts, held_out, unread, int(dropped.sum()), spoiled, unit.name)
+    consents = None if consent is None else read_consents(table, consent, subject, len(subjects), day or today())
+    records = Records(subjects, places, counts, held_out, unread, int(dropped.sum()), spoiled, unit.name, consents)
     records.spoil(table, subject)
     return records
 

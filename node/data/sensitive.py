@@ -26,6 +26,18 @@ _PERSON = word_set("""
     birthday birthdate dob geburtsdatum geburtstag nascita geboortedatum
     iban ssn nin bsn dni nif pesel insee
 """)
+# Measurements of the body or the brain: of modalities, not of columns to leave out.
+_BIOMETRIC = word_set("""
+    eeg emg ecg ekg eda gsr ppg hrv fmri brain brainwave heartrate pulse puls galvanic respiration
+    gaze eyetracking blick mirada
+    face faces facial gesicht visage rostro viso voice voices voiceprint stimme voix voz voce
+    fingerprint iris retina gait posture pose keystroke keystrokes
+""")
+_BIOMETRIC_PHRASES = ("heart rate", "eye tracking", "finger print", "brain wave", "key stroke")
+_CONSENT = word_set("""
+    consent consents consented einwilligung zustimmung consentement autorisation consentimiento consenso zgoda
+    toestemming samtykke samtycke souhlas suhlas hozzajarulas suostumus acord optin
+""")
 _PERSON_PHRASES = (
     "e mail", "post code", "postal code", "code postal", "codigo postal", "kod pocztowy", "date of birth", "birth date",
     "date de naissance", "fecha de nacimiento", "data di nascita", "data urodzenia", "social security",
@@ -71,6 +83,18 @@ def sensitive(column: str) -> str:
     ):
         return "person"
     return "group" if whole & _GROUP_ALONE or _any_among(words, _GROUP) else ""
+
+
+def biometric(name: str) -> bool:
+    """Whether a modality, a table or a column of this name seems to measure the body or the brain."""
+    words = words_of(name)
+    joined = f" {' '.join(words)} "
+    return _any_among(words, _BIOMETRIC) or any(f" {phrase} " in joined for phrase in _BIOMETRIC_PHRASES)
+
+
+def says_consent(column: str) -> bool:
+    """Whether a column of this name seems to say who consents, or until when."""
+    return _any_among(words_of(column), _CONSENT)
 
 
 def _any_among(words: list[str], stems: frozenset[str]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...crypto.errors import UsageError
 from ..store.observations import MIN_CELL
 from ..words import counted
 from .arrays import Dataset, GroupArray, ModalityArray, TaskArray
@@ -35,9 +36,12 @@ def summarise(
     Those to be written are there as "task NAME".
     Of the modalities that `entries` declare each column is looked at: whether it teaches anything.
     """
+    if not data.subjects:
+        raise UsageError("nobody consents", f"{_consents(data)}: docs/data.md says which columns and words count.")
     there = data.weights > 0
     per_subject = there.sum(axis=1)
     unfit = _wholly_outside(data.findings.columns.values())
+    declared = {entry.name: entry.sensitivity for entry in entries}
     return {
         "subjects": len(data.subjects),
         "records": int(there.sum()),
@@ -50,17 +54,25 @@ def summarise(
         "held_out_records": int(per_subject[data.held_out].sum()),
         "unread_records": data.unread,
         "filtered_records": data.filtered,
-        "modalities": [_modality(modality, int(there.sum())) for modality in data.modalities.values()],
+        "modalities": [
+            _modality(modality, int(there.sum())) | {"sensitivity": declared.get(modality.name) or None}
+            for modality in data.modalities.values()
+        ],
         "tasks": [_task(task, data) for task in data.tasks.values()],
         "groups": [_group(group, data) for group in data.groups.values()],
         "left_out_subjects": len(data.left_out),
+        "consents": data.consents,
         "empty_rows": dict(data.findings.empty_rows),
         "columns": [asdict(column) for column in data.findings.columns.values()],
-        "near_ids": [list(group) for group in near_ids((*data.subjects, *data.left_out))],
+        "near_ids": [list(group) for group in near_ids(data.everybody)],
         "problems": [asdict(problem) for problem in (*data.findings.problems, *data.findings.clashes.values(), *unfit)],
         "problem_count": data.findings.number + len(data.findings.clashes) + len(unfit),
         "warnings": [*_warnings(data, cut or {}), *teach_nothing(data, entries)],
     }
+
+
+def _consents(data: Dataset) -> str:
+    return ", ".join(f"{name} {number}" for name, number in (data.consents or {}).items())
 
 
 def _modality(modality: ModalityArray, records: int) -> dict[str, Any]:
@@ -122,7 +134,7 @@ def _group(group: GroupArray, data: Dataset) -> dict[str, Any]:
 
 def near_warnings(data: Dataset) -> list[str]:
     """Name ids that may be one person, written in several ways."""
-    groups = near_ids((*data.subjects, *data.left_out))
+    groups = near_ids(data.everybody)
     warnings = [
         f"the ids {', '.join(map(repr, group))} differ in case, leading zeros or form only: if they are one person,"
         " write them in one way; until then each has a privacy budget of its own"

@@ -138,9 +138,13 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Unlearning:
-    """[unlearning]: when scheduled withdrawals are carried out (timetable.py); "" for no fixed time."""
+    """[unlearning]: when scheduled withdrawals are carried out (timetable.py, local time); "" for no fixed time.
+
+    `consent_look`: when the students' consents are looked at, in UTC.
+    """
 
     schedule: str = ""
+    consent_look: str = "00:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +288,7 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, toml.Check[Any]]]] =
             "after_seconds": toml.whole(0, 86_400),
         },
     ),
-    "unlearning": (Unlearning, {"schedule": timetable.check}),
+    "unlearning": (Unlearning, {"schedule": timetable.check, "consent_look": timetable.check_set}),
     "timing": (Timing, {"propose_ms": _MILLISECONDS, "idle_ms": _MILLISECONDS, "sync_ms": _MILLISECONDS}),
     "storage": (Storage, {"prune": toml.flag}),
     "peers": (Peers, {"addresses": toml.list_of("addresses", 0, 256, check_peer)}),
@@ -437,6 +441,9 @@ after_seconds = {c.alarm.after_seconds}  # a problem has to last so long
 # When `collegium unlearn subject ID --scheduled` withdraws, all requests together: "02:00" (daily), "Sun 02:00", or
 # "1 02:00" (the first of each month), by local time.
 schedule = {_toml(c.unlearning.schedule)}
+# When the data are read anew, to look whose consent has ended (consent in dataset.toml), in UTC. What saw them before
+# is withdrawn at the next time of `schedule`; if that is "", on Sunday at 02:00.
+consent_look = {_toml(c.unlearning.consent_look)}
 
 [timing]  # milliseconds
 propose_ms = {c.timing.propose_ms}  # patience with a proposer in the first view

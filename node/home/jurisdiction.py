@@ -1,4 +1,4 @@
-"""Jurisdiction presets: TOML files with a policy for each kind of modality and the reason for it.
+"""Jurisdiction presets: TOML files with a policy for each sensitivity and kind of modality, and the reason for it.
 
 They are technical defaults to start from, not legal advice. Four are shipped; an operator may print one, edit the copy
 and name its path in config.toml.
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.bounds import MAX_DELTA, MAX_EPSILON, MIN_DELTA, MIN_EPSILON
-from ...protocol.learning import MODALITY_KINDS, POLICIES
+from ...protocol.learning import MODALITY_KINDS, POLICIES, SENSITIVITIES
 from .. import toml
 from ..privacy.policy import Bound
 
@@ -20,7 +20,7 @@ LIFETIMES = ("federation",)  # over all that a member ever publishes there; no Î
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A preset's rule for one kind of modality, and its legal basis."""
+    """A preset's rule for one sensitivity or kind of modality, and its legal basis."""
 
     bound: Bound
     lifetime: str
@@ -29,17 +29,18 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Jurisdiction:
-    """A preset. `kinds` has those that differ from `default`."""
+    """A preset. `sensitivities` and `kinds` have those that differ from `default`."""
 
     name: str
     title: str
     caveat: str
     default: Rule
+    sensitivities: dict[str, Rule]
     kinds: dict[str, Rule]
 
-    def rule(self, kind: str) -> Rule:
-        """Return the rule for a kind of modality."""
-        return self.kinds.get(kind, self.default)
+    def rule(self, kind: str, sensitivity: str = "") -> Rule:
+        """Return the rule for a modality: by its sensitivity if it declares one with a rule here, else by its kind."""
+        return self.sensitivities.get(sensitivity, self.kinds.get(kind, self.default))
 
 
 def shipped() -> tuple[str, ...]:
@@ -72,10 +73,12 @@ def parse(source_text: str, source: str) -> Jurisdiction:
 
 def _jurisdiction(top: toml.Table) -> Jurisdiction:
     name, title, caveat = (top.take(key, _words) for key in ("name", "title", "caveat"))
-    default, kinds = _rule(top.table("default")), top.table("kinds", {})
+    default, sensitivities, kinds = _rule(top.table("default")), top.table("sensitivity", {}), top.table("kinds", {})
     top.done()
+    sensitivities.only(*SENSITIVITIES)
     kinds.only(*MODALITY_KINDS)
-    return Jurisdiction(name, title, caveat, default, {kind: _rule(kinds.table(kind)) for kind in list(kinds.raw)})
+    rules = ({key: _rule(table.table(key)) for key in list(table.raw)} for table in (sensitivities, kinds))
+    return Jurisdiction(name, title, caveat, default, *rules)
 
 
 def _rule(table: toml.Table) -> Rule:

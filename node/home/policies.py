@@ -1,23 +1,26 @@
 """From config.toml, the charter and the data folder to the policies in force and the components of this node."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.charter import Charter
+from ...protocol.learning import SENSITIVITIES
 from ..blueprint.recipe import needed
 from ..data.manifest import MANIFEST, read_manifest
 from ..privacy import policy
 from . import jurisdiction
+from .away import missing_data
 from .config import Config
 
 
 def policies(config: Config, charter: Charter) -> tuple[policy.InForce, ...]:
     """Return the policy in force for each of the charter's modalities, by name.
 
-    Raises UsageError for a jurisdiction that cannot be read or a modality that is not in the charter: a misspelt
-    privacy setting must not be ignored.
+    A preset's rule is by the charter's sensitivity, else by kind; where dataset.toml declares another one, by the
+    stricter of both rules. Raises UsageError for a jurisdiction or a dataset.toml that cannot be read, or a modality
+    that is not in the charter: a misspelt privacy setting must not be ignored.
     """
     learning, own = charter.learning, config.privacy
     modalities = {modality.name: modality for modality in learning.modalities}
@@ -30,7 +33,7 @@ def policies(config: Config, charter: Charter) -> tuple[policy.InForce, ...]:
             )
     # `load` has made a path absolute.
     preset = jurisdiction.load(own.jurisdiction, Path()) if own.jurisdiction else None
-    in_force = []
+    here, in_force = _sensitivities_here(config), []
     for name, modality in sorted(modalities.items()):
         entry = overrides.get(name)
         bound = policy.Bound(
@@ -38,9 +41,19 @@ def policies(config: Config, charter: Charter) -> tuple[policy.InForce, ...]:
             thousandths((entry.epsilon if entry else 0.0) or own.epsilon),
             billionths((entry.delta if entry else 0.0) or own.delta),
         )
-        rule = None if preset is None else preset.rule(modality.kind).bound
-        in_force.append(policy.in_force(learning.floor(name), rule, bound))
+        declared = [modality.sensitivity, *filter(None, [here.get(name)])]
+        rule = None if preset is None else policy.strictest(preset.rule(modality.kind, s).bound for s in declared)
+        strictest = min(filter(None, declared), key=SENSITIVITIES.index, default="")
+        in_force.append(replace(policy.in_force(learning.floor(name), rule, bound), sensitivity=strictest))
     return tuple(in_force)
+
+
+def _sensitivities_here(config: Config) -> dict[str, str]:
+    """Return what dataset.toml declares, by modality; nothing without data, or while they are away."""
+    folder = config.data.path
+    if folder is None or missing_data(config) or not (folder / MANIFEST).exists():
+        return {}
+    return {entry.name: entry.sensitivity for entry in read_manifest(folder).modalities}
 
 
 @dataclass(frozen=True, slots=True)

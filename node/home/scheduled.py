@@ -25,6 +25,7 @@ class Scheduled:
 
     `student` is the tag of the first id that the same command gave for the same student: requests of one student are
     cancelled together. `pause`: pause the node's training then. `cancelled`: a cancellation is under way.
+    `consent`: nobody asked, a consent has ended; only a new consent takes it back.
     """
 
     tag: bytes
@@ -34,6 +35,7 @@ class Scheduled:
     updates: tuple[bytes, ...]
     pause: bool = False
     cancelled: bool = False
+    consent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ def save_schedule(home: Home, schedule: Schedule) -> None:
             "updates": [update.hex() for update in request.updates],
             "pause": request.pause,
             "cancelled": request.cancelled,
+            "consent": request.consent,
         }
         for request in schedule.requests
     ]
@@ -124,6 +127,7 @@ def _request(raw: dict[str, object]) -> Scheduled:
         tuple(map(_digest, updates)),
         pause=raw["pause"] is True,
         cancelled=raw["cancelled"] is True,
+        consent=raw.get("consent") is True,
     )
 
 

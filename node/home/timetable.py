@@ -1,4 +1,4 @@
-"""When a house withdraws what students asked to be removed from: a time of the day, the week or the month, local.
+"""When a house does what it does regularly: a time of the day, the week or the month. A setting says in which zone.
 
 Written "02:00" (every day), "Sun 02:00" or "1 02:00" (the first of each month; days up to the 28th).
 """
@@ -56,6 +56,14 @@ def check(value: object) -> str:
         raise ValueError(ALLOWED)
     timetable(value)
     return value
+
+
+def check_set(value: object) -> str:
+    """Return a value that states a timetable, and not none. Raises ValueError with what is allowed."""
+    text = check(value)
+    if not text.strip():
+        raise ValueError(ALLOWED.removesuffix(', or "" for none'))
+    return text
 
 
 def _weekday(name: str) -> int:

@@ -56,8 +56,10 @@ class Opened:
     """The content of a data folder; `subjects` are those to train on.
 
     `everybody` are all ids in the data, with the excluded ones; None: this learner does not report them. `left_out`
-    students have an unusable cell; `problems` name its place, never its content. `components` are the hosted ones, with
-    their dimensions. `cut` counts, for a text modality, records that are read in part. `simulated`: the randomness is a
+    students have an unusable cell; `problems` name its place, never its content. `consents` counts students by consent
+    ("yes", "no", "lapsed", "unreadable"), and `refused` are the ids without one, `unclear` those whose cells do not say
+    it; None and none where dataset.toml names no column of consents. `components` are the hosted ones, with their
+    dimensions. `cut` counts, for a text modality, records that are read in part. `simulated`: the randomness is a
     function of the request's seed.
     """
 
@@ -67,6 +69,9 @@ class Opened:
     everybody: tuple[str, ...] | None = None
     left_out: int = 0
     problems: tuple[str, ...] = ()
+    consents: dict[str, int] | None = None
+    refused: tuple[str, ...] = ()
+    unclear: tuple[str, ...] = ()
     modalities: dict[str, ModalityData] = field(default_factory=dict)
     tasks: dict[str, TaskData] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
@@ -168,11 +173,15 @@ class TaskPrediction:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Predictions for the records of a file, and the number of records with each modality."""
+    """Predictions for the records of a file, and the number of records with each modality.
+
+    Those of students `without_consent`, a number, are not among them.
+    """
 
     records: tuple[str, ...]
     tasks: dict[str, TaskPrediction]
     modalities: dict[str, int]
+    without_consent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,8 +73,9 @@ class Open(Asks[Opened]):
     `seed` is for simulations only. `withheld` modalities are read only if there are `private` components. `models` has
     the folders of pretrained models, by name; `cache` is the file of their embeddings (None: no cache), which may be
     `cache_read_only`; `purge` deletes its rows of students that are not in the data. `validation` is the share of the
-    training students that is set apart. `private` is the folder of the private components. A `session` of the same name
-    is replaced. Training is shared out over `processes` (crew.py).
+    training students that is set apart. Consents are judged on `day` ("2026-07-31"; None: the day it is, in UTC).
+    `private` is the folder of the private components. A `session` of the same name is replaced. Training is shared out
+    over `processes` (crew.py).
     """
 
     data: Annotated[tuple[str, ...], Size(1, 2**16)]
@@ -93,6 +94,7 @@ class Open(Asks[Opened]):
     private: str | None = None
     private_adapter: PrivateAdapter | None = None
     excluded: LeftOut | None = None
+    day: str | None = None
     processes: Annotated[int, Between(1, 64)] = 1
 
 

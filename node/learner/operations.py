@@ -14,6 +14,7 @@ from ...crypto.errors import RefusedError, UsageError
 from ...crypto.hashing import digest
 from ...protocol.component_names import parse_name
 from ...protocol.learning import GENERATE
+from ..data.arrays import Dataset
 from ..data.spelling import clean
 from ..pretrained.folder import writes
 from . import statistics, writing
@@ -68,6 +69,9 @@ def open_data(request: Open, progress: Callable[[int, int], None] | None = None)
         held_out=session.parts["held_out"].batch.size,
         everybody=session.everybody,
         left_out=sum(len(data.left_out) for data in sets),
+        consents=_consents(sets),
+        refused=tuple(sorted(session.refused)),
+        unclear=tuple(sorted(subject for data in sets for subject in data.unclear)),
         problems=tuple(problem.text for data in sets for problem in data.findings.problems[:LOGGED]),
         modalities={
             name: ModalityData(array.kind, array.width, array.length, int(array.steps.any(2).sum()))
@@ -85,6 +89,12 @@ def open_data(request: Open, progress: Callable[[int, int], None] | None = None)
         device=str(session.device),
     )
     return session, answer
+
+
+def _consents(sets: Sequence[Dataset]) -> dict[str, int] | None:
+    """Return the numbers of consents in all folders that name a column of them."""
+    counts = [data.consents for data in sets if data.consents is not None]
+    return {name: sum(count[name] for count in counts) for name in counts[0]} if counts else None
 
 
 def try_model(request: TryModel) -> None:
@@ -267,7 +277,7 @@ def predict_file(session: Session, request: Predict, progress: Callable[[int, in
     Raises UsageError if no record has any modality of such a task.
     """
     file, only = Path(request.file), request.task
-    _, part = records_of(session, file)
+    data, part = records_of(session, file)
     there = {name for name, (_, steps) in part.batch.inputs.items() if bool(steps.any())}
     there -= frozenset() if request.personal else session.withheld
     kinds = {name: kind for name, kind in session.kinds.items() if only in (None, name)}
@@ -301,6 +311,7 @@ def predict_file(session: Session, request: Predict, progress: Callable[[int, in
         records=tuple(str(part.records[s, k]) for s, k in places.tolist()),
         tasks=tasks,
         modalities={name: int(steps.any(2).sum()) for name, (_, steps) in sorted(part.batch.inputs.items())},
+        without_consent=len(data.refused),
     )
 
 

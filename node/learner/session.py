@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from hashlib import sha256
 from pathlib import Path
 
@@ -73,6 +74,7 @@ class Session:
     private_adapter: PrivateAdapter | None = None
     adapted: frozenset[str] = frozenset()
     everybody: tuple[str, ...] = ()
+    refused: frozenset[str] = frozenset()  # ids without consent: of no use, not even to predict for
     cut: dict[str, int] = field(default_factory=dict)  # by text modality: the number of records that are read in part
     hidden: dict[str, dict[bytes, Tensor]] = field(default_factory=dict)  # by modality to write from (writer.py)
     team: Team = ALONE
@@ -121,8 +123,9 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
     reads = reads_of(manifests, specs, learning, components, withheld)
     wanted = reads | (withheld if request.private is not None else frozenset())
     kept = read_by_models(learning)
-    sets = [load(folder, only_modalities=wanted, tolerant=True, kept=kept) for folder in folders]
-    everybody = tuple(subject for data in sets for subject in (*data.subjects, *data.left_out))
+    day = None if request.day is None else date.fromisoformat(request.day)
+    sets = [load(folder, only_modalities=wanted, tolerant=True, kept=kept, day=day) for folder in folders]
+    everybody = tuple(subject for data in sets for subject in data.everybody)
     if request.excluded is not None:
         excluded = Excluded(request.excluded.salt, frozenset(request.excluded.tags))
         sets = [data.without(excluded.has) for data in sets]
@@ -144,13 +147,14 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
     session = Session(
         specs, bases, learning, request.base_seed, {}, {}, {}, randomness(request.seed), _device(), texts, folders[0],
         reads, withheld, Path(private) if private is not None else None, private_adapter, adapted, everybody,
+        frozenset(subject for data in sets for subject in data.refused),
     )  # fmt: skip
     for data in sets:
         for name, task in data.tasks.items():
             session.class_names[name], session.ranges[name] = task.class_names, (task.low, task.high)
     session.named.update(embedded_names(specs, learning, session.class_names, session.embedder().encoder))
     _read(session, sets, wanted, request.validation, progress)
-    if session.parts["train"].batch.size == 0:
+    if session.parts["train"].batch.size == 0 and not session.refused:  # else others would see that all consents lapsed
         raise UsageError(f"{folders[0]}: every subject is held out", "Lower the share of the split.")
     return session, sets
 
@@ -228,6 +232,10 @@ def records_of(session: Session, file: Path) -> tuple[Dataset, SplitData]:
     # Withheld modalities are read for private components only.
     wanted = session.reads | (session.withheld if session.private is not None else frozenset())
     data = load_file(session.folder, file, only_modalities=wanted, kept=read_by_models(session.learning))
+    refused = tuple(sorted({*data.refused, *session.refused.intersection(data.subjects)}))
+    data = replace(data.without(session.refused.__contains__), refused=refused)
+    if not data.subjects:
+        raise UsageError(f"{file}: nobody in it consents", "Predictions are for students who consent: docs/data.md.")
     check_shapes([data], session.learning, session.specs, wanted, labelled=False)
     embedder = session.embedder()
     batch = _batch(data, session, wanted, embedder)

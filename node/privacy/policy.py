@@ -30,6 +30,7 @@ class InForce:
 
     `epsilon` (thousandths) and `delta` (billionths) bound it under "dp"; under "open" `delta` is the one at which an ε
     is still reported. `why` names the source of policy, ε and δ: "charter", "jurisdiction", "institution".
+    `sensitivity` is what charter and dataset.toml declare, the stricter of both; "": neither does.
     """
 
     modality: str
@@ -37,6 +38,15 @@ class InForce:
     epsilon: int
     delta: int
     why: tuple[str, str, str]
+    sensitivity: str = ""
+
+
+def strictest(bounds: Iterable[Bound]) -> Bound:
+    """Return one source's policy from several rules of it: the strictest policy, the smallest ε and δ under "dp"."""
+    asked = list(bounds)
+    policy = min((bound.policy for bound in asked), key=POLICIES.index)
+    dp = [bound for bound in asked if bound.policy == "dp"] if policy == "dp" else asked
+    return Bound(policy, min(bound.epsilon for bound in dp), min(bound.delta for bound in dp))
 
 
 def in_force(floor: PrivacyFloor, preset: Bound | None, own: Bound | None) -> InForce:

@@ -34,6 +34,7 @@ from ..privacy.budget import Budget, Modality, NoisePart
 from ..unlearning.exclusion import Exclusion
 from ..unlearning.students import NONE
 from . import folding
+from .consenting import asks, last_day, look_of, utc
 from .evaluation import metric_rows
 from .holdings import Holdings
 from .learner import Learner, LearnerError
@@ -87,6 +88,10 @@ class Jobs:
             self.submit(ev.LearnerReads())
             await self.learner.reopen(request)
 
+    def asks_consents(self) -> bool:
+        """Whether students' consents are looked at here: by dataset.toml as it is, or as it was read."""
+        return asks(self.config) or self.learner.consents is not None
+
     def _opening(self) -> Open | None:
         if self.config.data.path is None or self._missing:
             return None
@@ -101,6 +106,7 @@ class Jobs:
             private_adapter=PrivateAdapter.named(learning.private_adapter, learning.private_rank),
             excluded=LeftOut(excluded.salt, tuple(sorted(excluded.tags))),
             processes=learning.processes,
+            day=last_day(look_of(self.config), utc()).isoformat(),
         )
 
     def _on_learner_ready(self, answer: Opened) -> None:
@@ -108,7 +114,7 @@ class Jobs:
         if self._reopening:
             self._personalised = (0, 0)  # they are to be trained again, without the students left out now
         self._reopening = False
-        self.exclusion.everybody = None if answer.everybody is None else frozenset(answer.everybody)
+        self.exclusion.read(answer.everybody, None if answer.consents is None else answer.refused, answer.unclear)
         self.submit(ev.LearnerReady(tuple(answer.components)))
 
     async def check_budget(self, check: ev.CheckBudget) -> None:

@@ -60,6 +60,7 @@ class Learner:
         self.detail = waiting_for
         self.device = ""
         self.left_out = 0  # students with a cell that cannot be used
+        self.consents: dict[str, int] | None = None  # how many students consent; None: nobody asks
         self.students: int | None = None  # students in the data, held out or not; None: unknown
         self.labelled: dict[str, int] = {}  # by task: the number of records with a label
         self.progress = (0, 0)
@@ -136,7 +137,7 @@ class Learner:
                 continue
             self._excused, self.progress = True, (0, 0)
             self.state, self.detail, self.device = "ready", "", answer.device
-            self.left_out = answer.left_out
+            self.left_out, self.consents = answer.left_out, answer.consents
             self.students = answer.subjects + answer.held_out
             self.labelled = {name: task.records for name, task in answer.tasks.items()}
             if self.left_out:

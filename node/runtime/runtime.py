@@ -39,6 +39,7 @@ from . import logs, service
 from .admission import SYNC_PROTOCOL, Admission
 from .awaiting import DataFolder
 from .book import AddressBook
+from .consenting import keep_consents, look_of
 from .dialogue import TELL_PROTOCOL, Dialogue
 from .holdings import Holdings
 from .jobs import Jobs
@@ -113,7 +114,8 @@ class Runtime:
         self.book = AddressBook(home, config, self.core)
         self.notes = Notes(store)
         self.holdings = Holdings(home, config, self.core, self.notes, self.submit)
-        self.exclusion = Exclusion(home, store, self.core, lambda: self.jobs.reopen())  # noqa: PLW0108 - made below
+        times = config.unlearning.schedule
+        self.exclusion = Exclusion(home, store, self.core, lambda: self.jobs.reopen(), times)  # noqa: PLW0108 - made below
         self.look, self.exclude = self.exclusion.look, self.exclusion.exclude  # part of control/facts.py `Daemon`
         self.put_off, self.cancel = self.exclusion.put_off, self.exclusion.cancel  # as well
         self.jobs = Jobs(home, config, self.core, self.holdings, self.notes, self.exclusion, self.submit, missing)
@@ -200,6 +202,7 @@ class Runtime:
             nursery.start_soon(self._watch_notes)
             nursery.start_soon(keep_quiet, self.quiet_hours, self.submit)
             nursery.start_soon(self.exclusion.carry_out, self.submit)
+            nursery.start_soon(keep_consents, look_of(self.config), self.jobs.asks_consents, self.jobs.reopen)
             self._follow_key()
             log.info(
                 "node started",

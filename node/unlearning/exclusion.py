@@ -5,11 +5,14 @@ a student, and opens the worker again without that student.
 
 A withdrawal may be put off to a time (home/scheduled.py). The student is left out at once all the same. So the updates
 that saw the student are known then, and the id is not needed any more.
+
+Whoever does not consent is left out by the learner (consent.py); the withdrawal is put off in the same way.
 """
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 import structlog
 import trio
@@ -26,10 +29,12 @@ from ..home import keys
 from ..home.paths import Home
 from ..home.scheduled import RESTORE as RESTORE_SCHEDULE
 from ..home.scheduled import Schedule, Scheduled, load_schedule, save_schedule
+from ..home.timetable import Timetable, timetable
 from ..patience import in_thread
 from ..store.database import Store
 from ..store.errors import disk_errors
 from ..store.files import sync_folder
+from .consent import renewed, those
 from .requests import at_one_height, rounds_in_reach, sought_updates
 from .students import (
     NONE,
@@ -41,10 +46,14 @@ from .students import (
     exclude_for_good,
     load_excluded,
     readmit,
+    tag,
+    with_salt,
 )
 
 LEFT_OUT = "left-out"  # the flag of how many students were ever left out, and forgotten by private components
 SCHEDULED = "scheduled"  # the flag of how many withdrawals were ever put off
+REFUSED = "without-consent"  # the flag that stands for who did not consent, forgotten by private components
+WEEKLY = Timetable(2, 0, weekday=6)  # when lapsed consents are withdrawn if config.toml names no time for withdrawals
 LOOK_EVERY = 5.0  # seconds between looks for a withdrawal whose time has come
 
 log = structlog.get_logger(__name__)
@@ -52,12 +61,18 @@ log = structlog.get_logger(__name__)
 
 class Exclusion:
     """The students left out here, and withdrawals to come. `reopen` restarts the learner without those students; it
-    returns when that is done."""
+    returns when that is done. `times` (home/timetable.py) are those of withdrawals after a lapsed consent."""
 
-    def __init__(self, home: Home, store: Store, core: NodeState, reopen: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, home: Home, store: Store, core: NodeState, reopen: Callable[[], Awaitable[None]], times: str = ""
+    ) -> None:
         self.home, self.store, self.core = home, store, core
+        self.times = timetable(times) or WEEKLY
         self.manifests = Manifests(home)
         self.everybody: frozenset[str] | None = None  # in the data, left out or not; reported by the learner
+        self._consents: tuple[frozenset[str], frozenset[str]] | None = (
+            None  # read and not dealt with: who has none, has
+        )
         self._reopen = reopen
         self._excluding = trio.Lock()
         self.schedule = load_schedule(home)
@@ -108,7 +123,13 @@ class Exclusion:
             excluded, now = (await in_thread(self.load))[0], time.time()
             tags = set(map(excluded.tag, subjects))
             unfinished = tags.intersection(excluded.provisional).difference(r.tag for r in self.schedule.requests)
-            open_ = {request.tag for request in self.schedule.of_students(tags) if request.at > now}
+            asked = self.schedule.of_students(tags)
+            if any(request.consent for request in asked):
+                raise RefusedError(
+                    "this student's consent has ended, and no command takes that back",
+                    "Correct the columns of consents in the data folder: the next look at them lets the student in.",
+                )
+            open_ = {request.tag for request in asked if request.at > now}
             if not tags <= open_ | unfinished:
                 missing = tags - open_ - unfinished
                 number = 1 + next(n for n, subject in enumerate(subjects) if excluded.tag(subject) in missing)
@@ -130,10 +151,60 @@ class Exclusion:
     async def carry_out(self, submit: Callable[[ev.Event], None]) -> None:
         """Withdraw what is due, until cancelled; each batch at one height, as far as a height takes it."""
         while True:
+            if self._consents is not None:
+                async with self._excluding:
+                    consents, self._consents = self._consents, None
+                    await self._request_lapsed(*consents)
             if self._due():
                 async with self._excluding:
                     await self._withdraw_due(submit)
             await trio.sleep(LOOK_EVERY)
+
+    def read(
+        self, everybody: Collection[str] | None, refused: Collection[str] | None, unclear: Collection[str] = ()
+    ) -> None:
+        """Take note of whom the learner has read: all ids, those who do not consent, and those whose cells do not say.
+
+        None: this learner does not say it. Private components that may have learned from others than those who consent
+        now are forgotten.
+        """
+        self.everybody = None if everybody is None else frozenset(everybody)
+        if refused is None or everybody is None:
+            return
+        self._consents = (frozenset(refused), frozenset(everybody).difference(refused, unclear))
+        if self.store.flags().get(REFUSED, those(())) != those(refused):
+            self._forget_private()
+            self.store.apply([ev.PutFlag(REFUSED, those(refused))])
+
+    async def _request_lapsed(self, refused: Collection[str], here: Collection[str]) -> None:
+        """Note what is to be withdrawn because nobody consents to it any more, and what after all is not."""
+        if not (refused or self.schedule.requests):
+            return
+        in_flight = [update.header for update in self.core.in_flight.of(self.core.me)]
+        excluded, saw = await in_thread(with_salt, self.home), await in_thread(self._seen_by_each, refused, in_flight)
+        seen = Seen(frozenset[bytes]().union(*saw.values()), frozenset(), None)
+        whole, now = set(sought_updates(self.core, seen).whole), time.time()
+        saw = {subject: updates & whole for subject, updates in saw.items()}
+        at = int(self.times.next(datetime.fromtimestamp(now)).timestamp())
+        schedule = renewed(self.schedule, excluded, here, saw, at, int(now))
+        if schedule != self.schedule:
+            await in_thread(self._keep, schedule)
+
+    def _seen_by_each(
+        self, subjects: Collection[str], in_flight: Collection[Signed[UpdateHeader]]
+    ) -> dict[str, frozenset[bytes]]:
+        """Return the own updates that saw each of these students; each manifest is read once."""
+        updates: dict[bytes, set[bytes]] = {}
+        for update, root in self._own_manifests(in_flight).items():
+            updates.setdefault(root, set()).add(update)
+        saw: dict[str, set[bytes]] = {subject: set() for subject in subjects}
+        for root, of_run in updates.items():
+            manifest = self.manifests.get(root)
+            drawn = None if manifest is None else set(manifest.tags)
+            for subject in subjects:
+                if manifest is None or drawn is None or tag(manifest.salt, subject) in drawn:
+                    saw[subject] |= of_run
+        return {subject: frozenset(of_student) for subject, of_student in saw.items()}
 
     def _due(self) -> list[Scheduled]:
         """Return the requests whose time has come, and those that would soon be beyond the refold horizon."""
@@ -221,7 +292,7 @@ class Exclusion:
         self.store.apply([ev.PutFlag(LEFT_OUT, self.load()[0].total)])
 
     def _seen(self, subjects: Sequence[str], in_flight: Collection[Signed[UpdateHeader]], ledger: Ledger) -> Seen:
-        own = {header.digest: header.value.manifest for header in (*in_flight, *self._own_headers())}
+        own = self._own_manifests(in_flight)
         mine, components = self._own_keys(ledger), ledger.components.values()
         counted = {e.update for c in components for r in c.rounds for e in r.entries if e.author in mine}
         counted |= {p.update for c in components for p in c.pending if p.author in mine}
@@ -238,6 +309,10 @@ class Exclusion:
         """Return this node's keys, with former ones: after a return with a new key the roll does not link them."""
         here = (self.core.me, *keys.former(self.home))
         return {each for key in here for each in (key, *earlier(ledger.roll, key))}
+
+    def _own_manifests(self, in_flight: Collection[Signed[UpdateHeader]]) -> dict[bytes, bytes]:
+        """Return the root of the manifest of each own update, by its header's digest."""
+        return {header.digest: header.value.manifest for header in (*in_flight, *self._own_headers())}
 
     def _own_headers(self) -> list[Signed[UpdateHeader]]:
         mine = self._own_keys(self.core.ledger)

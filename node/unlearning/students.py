@@ -202,6 +202,16 @@ def exclude(home: Home, *subjects: str, provisional: bool = False) -> Excluded:
     return grown
 
 
+def with_salt(home: Home) -> Excluded:
+    """Return the excluded students, with a salt for the tags of others; durable on return."""
+    with _alone(home):
+        excluded = load_excluded(home)
+        if not excluded.salt:
+            excluded = replace(excluded, salt=os.urandom(32))
+            _save(home, excluded)
+    return excluded
+
+
 def exclude_for_good(home: Home, tags: Collection[bytes]) -> None:
     """Let none of these students in again by `readmit`; durable on return."""
     with _alone(home):

@@ -120,7 +120,8 @@ def _part(part: object) -> str | None:
     kind, modalities = getattr(part, "kind", ""), getattr(part, "modalities", None)
     if modalities is not None:
         return f"{kind}, {getattr(part, 'classes', 0)} classes, reads {', '.join(modalities)}"
-    return f"{kind}, width {getattr(part, 'width', 0)}, length {getattr(part, 'length', 0)}"
+    sensitivity = f", {sensitivity}" if (sensitivity := getattr(part, "sensitivity", "")) else ""
+    return f"{kind}{sensitivity}, width {getattr(part, 'width', 0)}, length {getattr(part, 'length', 0)}"
 
 
 def _spec(charter: Charter, spec: ComponentSpec) -> str:

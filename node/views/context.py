@@ -56,6 +56,7 @@ class Live:
     folded: Mapping[str, tuple[int, int, bytes, bytes]]
     in_flight: tuple[InFlight, ...]
     refused: Mapping[str, int]
+    learner_consents: Mapping[str, int] | None = None  # students by consent; None: nobody asks
     goal: int = 0  # the target height of a catch-up, from `source`; 0: none is under way
     source: bytes = b""
     idle: Mapping[str, Reason] = field(default_factory=dict)  # hosted components that are not trained, with the reason

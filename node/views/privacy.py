@@ -293,6 +293,7 @@ def _modality(
     return {
         "modality": policy.modality,
         "kind": kinds[policy.modality],
+        "sensitivity": policy.sensitivity or None,
         "policy": policy.policy,
         "policy_from": policy.why[0],
         "epsilon_spent": _thousandths(max(claims, default=0)),

@@ -248,6 +248,7 @@ class LearnerGlance(TypedDict):
     detail: str
     device: str | None
     left_out: int
+    consents: dict[str, int] | None
     progress: list[int]
     cut_texts: dict[str, int]
     warnings: list[str]

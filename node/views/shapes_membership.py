@@ -49,7 +49,8 @@ class WithdrawalShown(TypedDict):
 class ScheduledBatch(TypedDict):
     """Withdrawals for students that this node carries out together: when, for how many, of how many updates.
 
-    `local` is the time in this machine's zone, in words; `pauses` whether training is paused with it.
+    `local` is the time in this machine's zone, in words; `pauses` whether training is paused with it. Of the
+    students `lapsed` did not ask: their consent has ended.
     """
 
     at: str
@@ -57,6 +58,7 @@ class ScheduledBatch(TypedDict):
     students: int
     updates: int
     pauses: bool
+    lapsed: int
 
 
 class Withdrawals(TypedDict):

@@ -10,6 +10,7 @@ class ModalityShown(TypedDict):
 
     modality: str
     kind: str
+    sensitivity: str | None
     policy: str
     policy_from: str
     epsilon_spent: float | None

@@ -84,6 +84,7 @@ def _live_shown(context: Context, live: Live) -> LiveShown:
             "detail": live.learner_detail,
             "device": live.learner_device or None,
             "left_out": live.learner_left_out,
+            "consents": None if live.learner_consents is None else dict(live.learner_consents),
             "progress": list(live.learner_progress),
             "cut_texts": dict(live.learner_cut),
             "warnings": list(map(str, live.learner_warnings)),

@@ -49,6 +49,7 @@ def scheduled(context: Context) -> list[ScheduledBatch]:
             "students": len({request.student for request in batch}),
             "updates": len({update for request in batch for update in request.updates} - gone),
             "pauses": any(request.pause for request in batch),
+            "lapsed": sum(request.consent for request in batch),
         }
         for at, batch in sorted(batches.items())
     ]
@@ -68,7 +69,11 @@ def scheduled_notes(context: Context) -> list[Note]:
             f"{counted(batch['students'], 'student is', 'students are')} left out, and"
             f" {_to_withdraw(batch['updates'])} {'at' if ahead else 'now: due since'}"
             f" {batch['local']}.",
-            "`collegium unlearn cancel ID` takes a request back before its time." if ahead else "",
+            "`collegium unlearn cancel ID` takes a request back before its time."
+            if ahead and batch["lapsed"] < batch["students"]
+            else "Their consent has ended; a new one in the data folder takes a withdrawal back before its time."
+            if ahead
+            else "",
             batch["at"],
         )
         for batch in scheduled(context)

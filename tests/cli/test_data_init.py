@@ -100,6 +100,28 @@ def test_a_spreadsheet_of_europe_becomes_a_folder_to_train_on(run: "Run", school
     assert SECRET not in written + done.out + done.err  # a town that one pupil has is not named
 
 
+def test_an_eeg_is_proposed_as_biometric_clicks_are_not_and_a_consent_is_no_feature(run: "Run", tmp_path: Path) -> None:
+    write(
+        tmp_path / "pupils.csv", ["pupil_id", "consent", "age", "passed"],
+        [[f"p{n}", "yes" if n % 4 else "no", 10 + n % 8, "yes" if n % 3 else "no"] for n in range(80)],
+    )  # fmt: skip
+    for name, column in (("eeg", "alpha"), ("work", "clicks")):
+        rows = [[f"p{n}", week, (n * week) % 23] for n in range(80) for week in range(4)]
+        write(tmp_path / f"{name}.csv", ["pupil_id", "week", column], rows)
+    done = run("data", "init", tmp_path, "--yes", "--task", "passed", "--json")
+    assert done.code == 0, done.err
+    assert uses(done)["consent"] == "out"
+    declared = {entry["name"]: entry.get("sensitivity") for entry in made(tmp_path)["modality"]}
+    assert declared == {"background": None, "eeg": "biometric", "work": None}
+    assert 'sensitivity = "biometric"' in run("charter", "model", tmp_path).out
+    path = tmp_path / "dataset.toml"
+    unit = '[unit]\nconsent = "consent"\nconsent_yes = ["yes"]'
+    path.write_text(path.read_text("utf-8").replace("[unit]", unit, 1), "utf-8")
+    shown = run("data", "check", tmp_path)
+    assert "60 yes, 20 no, 0 lapsed, 0 cannot be read" in shown.out
+    assert "series, biometric" in shown.out
+
+
 def test_it_shows_round_numbers_and_says_what_comes_next(run: "Run", school: Path) -> None:
     done = run("data", "init", school, "--yes", "--task", "Ergebnis")
     assert "about 10 to 20" in done.out

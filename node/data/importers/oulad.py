@@ -307,6 +307,7 @@ key = "record"
 MODALITIES = f"""[[modality]]
 name = "demographics"
 kind = "tabular"
+sensitivity = "personal"
 table = "students"
 columns = [
 {_DEMOGRAPHICS},
@@ -317,6 +318,7 @@ columns = [
 [[modality]]
 name = "assessments"
 kind = "series"
+sensitivity = "mild"
 table = "assessments"
 time = "day"
 until = {DAY}
@@ -333,6 +335,7 @@ columns = [
 CLICKS = f"""[[modality]] # log(1 + clicks) by activity, a row a week; other presentations' clicks are not there
 name = "clicks"
 kind = "series"
+sensitivity = "mild"
 table = "clicks"
 time = "week"
 until = {LAST_WEEK}

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from ....crypto.errors import UsageError
-from . import fsdd, omniglot, onestopenglish, oulad, saf, sra
+from . import eeg, fsdd, omniglot, onestopenglish, oulad, saf, sra
 from .common import Importer, Made, Options, Progress
 
 IMPORTERS: dict[str, Importer] = {
@@ -15,6 +15,7 @@ IMPORTERS: dict[str, Importer] = {
     "saf": saf.IMPORTER,
     "omniglot": omniglot.IMPORTER,
     "fsdd": fsdd.IMPORTER,
+    "eeg": eeg.IMPORTER,
 }
 
 

@@ -255,7 +255,7 @@ def _to_come(batches: Sequence[ScheduledBatch]) -> tuple[Section, ...]:
     if not batches:
         return ()
     rows: list[Sequence[Cell]] = [
-        [Moment(b["at"]), b["students"], b["updates"], "yes" if b["pauses"] else "no"] for b in batches
+        [Moment(b["at"]), b["students"], b["lapsed"], b["updates"], "yes" if b["pauses"] else "no"] for b in batches
     ]
     return (
         Section(
@@ -265,8 +265,11 @@ def _to_come(batches: Sequence[ScheduledBatch]) -> tuple[Section, ...]:
                 Words(
                     "These students are left out already. The updates that saw them are withdrawn at the time. Until"
                     " then `unlearn cancel` takes a withdrawal back, and the student is trained on again."
+                    " Of lapsed consents only a new consent in the data folder does that."
                 ),
-                Table("Withdrawals to come", ("time", "students", "updates", "then paused"), rows, ""),
+                Table(
+                    "Withdrawals to come", ("time", "students", "of them lapsed", "updates", "then paused"), rows, ""
+                ),
             ),
             ("collegium unlearn status", "collegium unlearn cancel ID"),
         ),

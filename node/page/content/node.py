@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 
 from ... import views
-from ...words import lasting
+from ...words import consents, lasting
 from ..blocks import Badge, Block, Cell, Facts, Finding, Findings, Form, Lines, Moment, Page, Section, Table, Words
 from ..source import Reading
 from . import cells
@@ -34,6 +34,7 @@ def overview(read: Reading, _query: Mapping[str, str]) -> Page:
             ("daemon since", Moment(live["started_at"])),
             ("connected to", f"{len(live['connected'])} of {len(live['connected']) + len(live['not_connected'])}"),
             ("learner", Badge(", ".join(filter(None, (learner["state"], far))), levels.get(learner["state"], "info"))),
+            *([("consent", consents(learner["consents"]))] if learner["consents"] else []),
             ("received and sent", f"{cells.size(live['bytes_received'])}, {cells.size(live['bytes_sent'])}"),
         ]
         if live["catching_up"]:

@@ -11,6 +11,7 @@ from ...home.policies import policies
 from ...views.context import Context
 from ...views.shapes_ledger import RecordLine
 from ...views.shapes_privacy import Forecast, ModalityShown, PrivacyShown
+from ...words import of_kind
 from ..blocks import Badge, Cell, Facts, Many, Moment, Page, Section, Table, Words
 from ..source import Reading
 from . import cells
@@ -171,7 +172,7 @@ def protection(read: Reading, _query: Mapping[str, str]) -> Page:
     rules: list[list[Cell]] = [
         [
             line["modality"],
-            line["kind"],
+            of_kind(line["kind"], line["sensitivity"]),
             POLICIES[line["policy"]],
             line["policy_from"],
             None if line["epsilon_budget"] is None else f"{line['epsilon_budget']:g} ({line['epsilon_from']})",

@@ -54,6 +54,7 @@ class FakeLearner:
     detail = ""
     device = "cpu"
     left_out = 2
+    consents: dict[str, int] | None = None
     progress = (0, 0)
     students: int | None = None
 

@@ -53,6 +53,41 @@ def test_a_jurisdiction_is_by_the_kind_of_modality() -> None:
     assert (marks.policy, marks.epsilon, marks.delta) == ("dp", 3000, 1000)
 
 
+@pytest.mark.parametrize(
+    ("voted", "own", "epsilon", "shown"),
+    [
+        ("", "", 8000, ""),  # by kind
+        ("mild", "", 8000, "mild"),
+        ("mild", "biometric", 1000, "biometric"),
+        ("biometric", "mild", 1000, "biometric"),
+        ("", "personal", 4000, "personal"),
+        ("personal", "mild", 4000, "personal"),
+    ],
+)
+def test_the_stricter_sensitivity_of_charter_and_dataset_is_in_force(
+    tmp_path: Path, voted: str, own: str, epsilon: int, shown: str
+) -> None:
+    configured = with_data(tmp_path, 'jurisdiction = "gdpr-general"')
+    path = tmp_path / "dataset.toml"
+    line = f'\nsensitivity = "{own}"' if own else ""
+    path.write_text(path.read_text().replace('kind = "tabular"', f'kind = "tabular"{line}'))
+    agreed = charter()
+    face, marks = agreed.learning.modalities
+    learning = replace(agreed.learning, modalities=(face, replace(marks, sensitivity=voted)))
+    in_force = policies(configured, replace(agreed, learning=learning))[1]
+    assert (in_force.epsilon, in_force.sensitivity) == (epsilon, shown)
+    (tmp_path / "dataset.toml").unlink()
+    assert policies(configured, agreed)[1].epsilon == 8000, "a share that is not mounted declares nothing"
+
+
+def test_ones_own_mild_makes_no_rule_by_kind_laxer(tmp_path: Path) -> None:
+    configured = with_data(tmp_path, 'jurisdiction = "ferpa"')
+    path = tmp_path / "dataset.toml"
+    mild = path.read_text().replace('"marks"', '"face"').replace('"tabular"', '"tabular"\nsensitivity = "mild"')
+    path.write_text(mild)
+    assert policies(configured, charter())[0].epsilon == 3000, "the charter has it as an image, and says no more"
+
+
 def test_without_noise_dp_keeps_a_modality_out() -> None:
     assert hosted_components(config('policy = "dp"'), charter(noise=0)) == ("head/task0",)
     assert len(hosted_components(config('policy = "open"'), charter(noise=0))) == 3

@@ -1,6 +1,6 @@
 """The strictest of charter, jurisdiction and institution, and the presets that are shipped."""
 
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import pytest
@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from collegium.crypto.errors import UsageError
 from collegium.node.home import jurisdiction
-from collegium.node.privacy.policy import Bound, in_force, remedy
+from collegium.node.privacy.policy import Bound, in_force, remedy, strictest
 from collegium.protocol.claims import NO_EPSILON
-from collegium.protocol.learning import MODALITY_KINDS, POLICIES, PrivacyFloor
+from collegium.protocol.learning import MODALITY_KINDS, POLICIES, SENSITIVITIES, PrivacyFloor
 
 BOUNDS = st.builds(Bound, st.sampled_from(POLICIES), st.integers(1, 10_000), st.integers(1, 10**8))
 
@@ -69,6 +69,25 @@ def test_shipped_presets_say_what_they_rest_on(name: str) -> None:
     assert strict.rule("image").bound.policy == strict.rule("audio").bound.policy == "never"
 
 
+@pytest.mark.parametrize("name", jurisdiction.shipped())
+def test_what_is_declared_biometric_never_gets_more_than_by_its_kind(name: str) -> None:
+    """A declaration of the strictest sensitivity makes nothing laxer, and each is at least as strict as the next."""
+    preset = jurisdiction.load(name, Path())
+    for kind in MODALITY_KINDS:
+        by_kind, biometric = preset.rule(kind).bound, preset.rule(kind, "biometric").bound
+        assert strictest([by_kind, biometric]) == biometric, (kind, by_kind, biometric)
+    ordered = [preset.rule("series", sensitivity).bound for sensitivity in SENSITIVITIES]
+    assert all(strictest(pair) == pair[0] for pair in pairwise(ordered))
+
+
+def test_clicks_and_eeg_are_both_series_and_have_rules_of_their_own() -> None:
+    preset = jurisdiction.load("gdpr-general", Path())
+    assert preset.rule("series").bound == preset.rule("series", "mild").bound == Bound("dp", 8000, 10_000)
+    assert preset.rule("series", "biometric").bound == Bound("dp", 1000, 1000)
+    assert jurisdiction.load("gdpr-biometric", Path()).rule("series", "biometric").bound.policy == "never"
+    assert jurisdiction.load("open-research", Path()).rule("series", "mild").bound.policy == "open", "by kind: no rule"
+
+
 def test_a_printed_and_edited_preset_is_read_from_its_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(jurisdiction.text("gdpr-general").replace("epsilon = 8.0", "epsilon = 2.5"))
@@ -81,6 +100,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     "no default": ('name = "n"\ntitle = "t"\ncaveat = "c"', "default is missing"),
     "an unknown key": (GOOD.replace("delta =", "detla ="), "delta is missing Is it misspelt as 'detla'"),
     "an unknown kind": (GOOD.replace("kinds.text", "kinds.txet"), r"\[kinds\]: unknown key 'txet'"),
+    "an unknown sensitivity": (GOOD.replace("sensitivity.mild", "sensitivity.low"), "unknown key 'low'"),
     "no reason": (GOOD.replace("reason = ", "lifetime2 = "), "reason is missing"),
     "an empty reason": (GOOD[: GOOD.index("reason")] + 'reason = ""', r"\[default\]: reason"),
     "no ε": (GOOD.replace("epsilon = 8.0\n", ""), r"\[default\]: epsilon"),
