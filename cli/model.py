@@ -1,6 +1,7 @@
 """`collegium model`: the federation's trained model, and the import of pretrained ones."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the last certified weights, their provenance and proof; every state is folded again and checked."""
+    from ..node.home import config as settings
     from ..node.store.database import Store
     from ..node.store.errors import disk_errors
     from ..node.verify import home_model
@@ -46,7 +48,7 @@ def export(
     assert head is not None  # a closed round has a block
     with disk_errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
-        files = _weights(model, folder)
+        files = _weights(model, folder, dict(settings.load(node_home.config).models.folders))
         _json(folder / "config.json", _config(model, files))
         proof = _provenance(model, files, head.block, head.certificate)
         _json(folder / "provenance.json", proof)
@@ -111,13 +113,17 @@ def import_model(
     emit(result, as_json, people)
 
 
-def _weights(model: "Model", folder: Path) -> dict[str, tuple[str, str]]:
-    """Write a file for each component; return their names and SHA-256 digests by component."""
+def _weights(model: "Model", folder: Path, models: Mapping[str, Path]) -> dict[str, tuple[str, str]]:
+    """Write a file for each component; return their names and SHA-256 digests by component.
+
+    `models` are the folders of pretrained models here, which some components start from.
+    """
     from math import prod
 
     from safetensors.numpy import save
 
     from ..crypto.hashing import sha256
+    from ..node.pretrained.layers import checked_base
     from ..protocol.components import base_vector, weights
     from ..protocol.statistics import numbers
 
@@ -127,7 +133,13 @@ def _weights(model: "Model", folder: Path) -> dict[str, tuple[str, str]]:
         if spec.is_statistic:
             flat = (numbers(component.state) * spec.grid_step).astype("<f4")
         else:
-            flat = weights(base_vector(model.report.charter.seed, name, spec.tensors), component.state, spec)
+            charter = model.report.charter
+            base = (
+                checked_base(spec, charter.learning, models)
+                if spec.starts_pretrained
+                else base_vector(charter.seed, name, spec.tensors)
+            )
+            flat = weights(base, component.state, spec)
         for tensor in spec.tensors:
             size = prod(tensor.shape)
             tensors[tensor.name] = flat[at : at + size].reshape(tensor.shape)

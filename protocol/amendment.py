@@ -273,7 +273,9 @@ def _opened(charter: AmendedCharter, opening: Opening) -> AmendedCharter:
     _need(not idle, f"{', '.join(sorted(idle))}: no component of it opens, and no task reads it")
     for spec in opening.components:
         _need(_moves_nothing(spec, fresh), f"{spec.name} would move outputs of the model as it is")
-        _need(_base_digest(charter.seed, spec.name, spec.tensors) == spec.base, f"{spec.name}: its base does not match")
+        # Who has the pretrained model compares the base of what starts from it: every member's learner does.
+        known = spec.starts_pretrained or _base_digest(charter.seed, spec.name, spec.tensors) == spec.base
+        _need(known, f"{spec.name}: its base does not match")
     return replace(
         charter,
         components=tuple(sorted((*charter.components, *opening.components), key=lambda spec: spec.name)),

@@ -21,6 +21,7 @@ FRACTION_BITS = 8
 STATE_LIMIT = 2**31 - 1  # states saturate symmetrically at ±STATE_LIMIT
 RIDGE = 1_000  # millionths of the mean eigenvalue: what the solution of a ridge statistic adds, if nothing is said
 SUM = "sum"  # the rule of statistics, and of them alone
+LAST_LAYERS = "last-layers"  # the architecture of a component that starts from the weights of a pretrained model
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,11 @@ class ComponentSpec:
     def is_statistic(self) -> bool:
         """Whether it is a statistic: a sum of one contribution from each member (statistics.py)."""
         return self.rule == SUM
+
+    @property
+    def starts_pretrained(self) -> bool:
+        """Whether θ_base is what a pretrained model has in these tensors, and not expanded from the charter's seed."""
+        return self.architecture == LAST_LAYERS
 
     @property
     def words(self) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.component_names import ComponentKind
+from ...protocol.components import LAST_LAYERS
 from ...protocol.learning import Modality
 from .. import toml
 from ..architectures import Sizes
@@ -76,11 +77,7 @@ def adapter_part(section: Table, key: str, modality: Modality, folder: Path | No
         if key == "prompt":
             part = parts.prompt(modality, folder, options.whole("length", 8, 1, 4096))
         else:
-            kind, rank = options.text("kind"), options.whole("rank", 8, 1, 4096)
-            if kind not in LORA:
-                raise options.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join(LORA)}.")
-            last = options.whole("layers", None, 1, 512) if "layers" in options.raw else None
-            part = parts.adapter(modality, folder, kind, rank, options.texts("targets", ["query", "value"]), last)
+            part = _adapter(options, modality, folder)
     except UsageError as error:
         if error.message.startswith(options.where):
             raise
@@ -88,6 +85,17 @@ def adapter_part(section: Table, key: str, modality: Modality, folder: Path | No
     own = own_numbers(options)
     options.done()
     return part, own
+
+
+def _adapter(options: Table, modality: Modality, folder: Path) -> Part:
+    kind = options.text("kind")
+    if kind == LAST_LAYERS:
+        return parts.last_layers(modality, folder, options.whole("layers", 1, 1, 512))
+    rank = options.whole("rank", 8, 1, 4096)
+    if kind not in LORA:
+        raise options.fail(f"kind = {kind!r} is unknown", f"Write one of {', '.join((*LORA, LAST_LAYERS))}.")
+    last = options.whole("layers", None, 1, 512) if "layers" in options.raw else None
+    return parts.adapter(modality, folder, kind, rank, options.texts("targets", ["query", "value"]), last)
 
 
 def _wholes(section: Table, key: str, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.component_names import ComponentKind, names_statistic
-from ...protocol.components import MILLION, RIDGE, TensorSpec
+from ...protocol.components import LAST_LAYERS, MILLION, RIDGE, TensorSpec, base_digest
 from ...protocol.learning import Modality, Task
 from ...protocol.statistics import inputs_of_modality, tensors
+from ..pretrained.layers import layer_tensors, layers_base
 from ..pretrained.tensors import (
     BERT,
     SIMILARITY,
@@ -51,12 +52,16 @@ class Transformer:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A component before its noise is known; `ridge` in millionths, of a ridge statistic."""
+    """A component before its noise is known.
+
+    `base` is the digest of what it starts from, b"": the charter's seed; `ridge` in millionths, of a ridge statistic.
+    """
 
     name: str
     architecture: str
     tensors: tuple[TensorSpec, ...]
     ridge: int = RIDGE
+    base: bytes = b""
 
     @property
     def dimension(self) -> int:
@@ -154,6 +159,17 @@ def adapter(
     """
     tensors = lora_tensors(folder, architecture, rank, targets, last)
     return Part(ComponentKind.ADAPTER.named(modality.name), architecture, tensors)
+
+
+def last_layers(modality: Modality, folder: Path, last: int) -> Part:
+    """Return the `last` layers of the pretrained model in `folder`, trained whole from its weights on.
+
+    Raises UsageError.
+    """
+    tensors = layer_tensors(folder, last)
+    return Part(
+        ComponentKind.ADAPTER.named(modality.name), LAST_LAYERS, tensors, base=base_digest(layers_base(folder, tensors))
+    )
 
 
 def prompt(modality: Modality, folder: Path, length: int) -> Part:

@@ -195,7 +195,7 @@ def _spec(
         clip_norm=recipe.clip_norm,
         noise_multiplier=noise,
         learning_rate=rate,
-        base=base_digest(base_vector(base_seed, part.name, part.tensors)),
+        base=part.base or base_digest(base_vector(base_seed, part.name, part.tensors)),
     )
 
 

@@ -40,6 +40,8 @@ def install_adapter(encoder: TextEncoder | Writer, spec: ComponentSpec, seed: by
 
     `seed` is the charter's. Parameters of zero leave the model's embeddings unchanged. Raises UsageError.
     """
+    if spec.starts_pretrained:
+        return _last_layers(encoder, spec)
     sizes = _dimensions(encoder, spec.name)
     letter = LORA.get(spec.architecture)
     if letter is None:
@@ -66,6 +68,22 @@ def install_adapter(encoder: TextEncoder | Writer, spec: ComponentSpec, seed: by
         parameters.append(trained.weight)
     for parameter in (parameter for layer in layers for parameter in _adapter(layer, SHARED).values()):
         parameter.requires_grad_(any(parameter is one for one in parameters))
+    return parameters
+
+
+def _last_layers(encoder: TextEncoder | Writer, spec: ComponentSpec) -> list[nn.Parameter]:
+    """Return the parameters of a pretrained encoder's last layers, which are trained whole, in the spec's order.
+
+    Raises UsageError for tensors that the model does not have.
+    """
+    _dimensions(encoder, spec.name)
+    try:
+        parameters = [encoder.model.get_parameter(tensor.name) for tensor in spec.tensors]
+    except AttributeError as error:
+        raise UsageError(f"component {spec.name!r}: {error}") from error
+    for tensor, parameter in zip(spec.tensors, parameters, strict=True):
+        if tuple(parameter.shape) != tensor.shape:
+            raise UsageError(f"component {spec.name!r}: the model's {tensor.name!r} is {tuple(parameter.shape)}")
     return parameters
 
 

@@ -12,7 +12,8 @@ the backbone. Only parameters hold state: no BatchNorm, no dropout, no buffers t
 | | `conv-series` | convN.weight [c, 5·c'], convN.bias [c]; project.weight [h, 2c] of mean and maximum: series, audio |
 | | `bert` | all of a small transformer of width h with hashed pieces (text.py) |
 | | any but `bert` | maybe missing.weight [h, 1], the learned token of a record without the modality |
-| `adapter/TEXT` | `lora-ffa`, `lora-core` | adapters.py: peft's LoRA on the frozen encoder, or the model that writes |
+| `adapter/TEXT` | `last-layers` | every parameter of the encoder's last layers (pretrained/layers.py) |
+| | `lora-ffa`, `lora-core` | adapters.py: peft's LoRA on the frozen encoder, or the model that writes |
 | `prompt/TEXT` | `soft-prompt` | adapters.py: prompt tokens before the text |
 | `backbone` | `mlp` | hidden.weight [m, h], hidden.bias [m], out.weight [h, m], out.bias [h]: z + out(tanh(hidden z)) |
 | | `transformer` | layers of transformers' BERT over the modalities as tokens (pretrained/tensors.py) |

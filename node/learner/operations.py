@@ -115,7 +115,8 @@ def respec(session: Session, request: Respec) -> Session:
 
     A `seed` restarts its randomness.
     """
-    specs, bases = specs_of(request.components, request.base_seed, tuple(session.specs))
+    hosted, folders = tuple(session.specs), session.texts.folders
+    specs, bases = specs_of(request.components, request.base_seed, hosted, request.learning, folders)
     for name, spec in session.specs.items():
         if (spec.tensors, spec.architecture) != (specs[name].tensors, specs[name].architecture):
             raise BadRequestError(f"component {name!r} has another shape than the session's")

@@ -20,6 +20,7 @@ from ..architectures import check_here
 from ..data.arrays import Dataset, load, load_file
 from ..data.fits import check_fit, check_shapes, reads_of
 from ..data.manifest import read_manifest
+from ..pretrained.layers import checked_base
 from ..unlearning.students import Excluded
 from . import writing
 from .answers import BadRequestError
@@ -112,7 +113,8 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
     An excluded student counts as not in the data. `progress` is called while texts are embedded.
     """
     components, learning = request.components, request.learning
-    specs, bases = specs_of(components, request.base_seed, request.hosted)
+    folders_of_models = {name: Path(path) for name, path in request.models.items()}
+    specs, bases = specs_of(components, request.base_seed, request.hosted, learning, folders_of_models)
     check_here(specs.values())
     withheld = frozenset(request.withheld)
     for name in sorted(withheld):
@@ -130,7 +132,7 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
         excluded = Excluded(request.excluded.salt, frozenset(request.excluded.tags))
         sets = [data.without(excluded.has) for data in sets]
     texts = Texts(
-        {name: Path(path) for name, path in request.models.items()},
+        folders_of_models,
         Path(request.cache) if request.cache is not None else None,
         read_only=request.cache_read_only,
     )
@@ -179,9 +181,16 @@ def _read(
 
 
 def specs_of(
-    components: tuple[ComponentSpec, ...], base_seed: bytes, hosted: Collection[str]
+    components: tuple[ComponentSpec, ...],
+    base_seed: bytes,
+    hosted: Collection[str],
+    learning: Learning,
+    models: Mapping[str, Path],
 ) -> tuple[dict[str, ComponentSpec], dict[str, Vector]]:
-    """Return the hosted specs and their bases, each checked against its digest. Raises BadRequestError."""
+    """Return the hosted specs and their bases, each checked against its digest.
+
+    `models` are this machine's folders of pretrained models. Raises BadRequestError, UsageError.
+    """
     by_name = {spec.name: spec for spec in components}
     for name in hosted:
         if name not in by_name:
@@ -189,6 +198,9 @@ def specs_of(
     specs = {spec.name: spec for spec in components if spec.name in hosted}
     bases = {}
     for name, spec in specs.items():
+        if spec.starts_pretrained:
+            bases[name] = checked_base(spec, learning, models)
+            continue
         bases[name] = base_vector(base_seed, name, spec.tensors)
         if base_digest(bases[name]) != spec.base:
             advice = "The charter's seed and its specs do not belong together, or this build expands seeds otherwise."

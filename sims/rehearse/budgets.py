@@ -24,7 +24,10 @@ def recalibrated(
     recipe = Recipe(
         modalities=learning.modalities,
         tasks=learning.tasks,
-        parts=tuple(Part(spec.name, spec.architecture, spec.tensors) for spec in specs),
+        parts=tuple(
+            Part(spec.name, spec.architecture, spec.tensors, base=spec.base if spec.starts_pretrained else b"")
+            for spec in specs
+        ),
         students=students,
         steps=learning.steps,
         sample_rate=learning.sample_rate,

@@ -183,6 +183,6 @@ def test_a_name_from_the_charter_chooses_no_path(word: str, tmp_path: Path, clus
     spec = cluster.charter.components[0]
     component = Component(spec, origin(spec), 1, 0, bytes(32), True, "", ())
     model = Model(Report(cluster.charter, genesis(cluster.charter), 1000), {word: component, word + "!": component})
-    files = _weights(model, tmp_path)
+    files = _weights(model, tmp_path, {})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name for name, _ in files.values())
     assert len(files) == 2

@@ -227,3 +227,17 @@ def test_a_good_model_is_taken(
     shown = run("charter", "show", tmp_path / "charter", "--json").value["charter"]
     (pretrained,) = shown["learning"]["modalities"][0]["pretrained"]
     assert pretrained == {"model": "encoder", "digest": weights_digest(tmp_path / "encoder").hex()}
+
+
+def test_a_model_file_may_train_the_last_layers_whole(
+    create: Callable[..., "Answer"], run: "Run", tmp_path: Path
+) -> None:
+    adapter = 'pretrained = "encoder"\nadapter = { kind = "last-layers", layers = 1 }'
+    (tmp_path / "model.toml").write_text(FILE.replace('pretrained = "encoder"', adapter))
+    assert create().code == 0
+    shown = run("charter", "show", tmp_path / "charter", "--json").value["charter"]["components"]
+    (layer,) = [component for component in shown if component["name"] == "adapter/essay"]
+    assert (layer["architecture"], len(layer["tensors"])) == ("last-layers", 16)
+    (tmp_path / "model.toml").write_text(FILE.replace('pretrained = "encoder"', adapter.replace("= 1", "= 3")))
+    said = create()
+    assert (said.code, "the last 3 layers of a model of 2" in said.err) == (2, True)

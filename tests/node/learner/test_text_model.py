@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from collegium.node.blueprint.parts import Part, Transformer, adapter, backbone, encoder, head, prompt
+from collegium.node.blueprint.parts import Part, Transformer, adapter, backbone, encoder, head, last_layers, prompt
 from collegium.node.learner.dpsgd import Batch, kinds_of, see, student_losses, watch
 from collegium.node.learner.model import M3TModel
 from collegium.node.learner.text import pretrained_encoder
@@ -26,6 +26,7 @@ LEARNING = Learning(
 MODELS = {
     "lora-ffa": ["lora-ffa"],
     "lora-core": ["lora-core"],
+    "last-layers": ["last-layers"],
     "soft-prompt": ["soft-prompt"],
     "bert": ["bert"],
     "everything": ["lora-core", "soft-prompt", "bert", "table"],
@@ -40,6 +41,8 @@ def specs_of(tiny: Path, names: list[str]) -> list[ComponentSpec]:
     for name in names:
         if name.startswith("lora"):
             parts.append(adapter(ESSAY, tiny, name, 3, ["query", "value"]))
+        elif name == "last-layers":
+            parts.append(last_layers(ESSAY, tiny, 1))
         elif name == "soft-prompt":
             parts.append(prompt(ESSAY, tiny, 4))
         elif name == "bert":
