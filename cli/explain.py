@@ -22,8 +22,8 @@ OPENING = "starting a learner on the own data"
 EXPLAINING = "explaining"
 ADVICE = "Set [data] path: its dataset.toml says what the columns of a file mean."
 NO_HOME_LAYER = (
-    "It is of the model that the federation shares. What this institution learned for itself alone (`predict"
-    " --personal`) is not part of it: no other node could compute that again."
+    "It is of the model that the federation shares (`predict --shared`). This institution's home layer is not part of"
+    " it: no other node could compute that again."
 )
 File = Annotated[Path, typer.Argument(metavar="FILE", help="CSV or Parquet with the columns of the unit table.")]
 

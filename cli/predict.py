@@ -4,9 +4,9 @@ import csv
 import io
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, assert_never
 
 import typer
 
@@ -20,7 +20,7 @@ from .output import Progress, emit, progress, say
 
 if TYPE_CHECKING:
     from ..node.home.paths import Home
-    from ..node.learner.answers import Predicted, TaskPrediction, TaskReport
+    from ..node.learner.answers import HomeLayer, Predicted, TaskPrediction, TaskReport
     from ..node.learner.messages import Predict
     from ..node.verify import Model
 
@@ -38,8 +38,8 @@ def predict(
         Path | None, typer.Option("--out", metavar="OUT.csv", help="Write there instead of standard output.")
     ] = None,
     task: Annotated[str | None, typer.Option("--task", metavar="T", help="Only this task.")] = None,
-    personal: Annotated[
-        bool, typer.Option("--personal", help="With the private components of this institution.")
+    shared: Annotated[
+        bool, typer.Option("--shared", help="By the shared model alone, without this institution's home layer.")
     ] = False,
     sample: Annotated[
         int | None,
@@ -74,13 +74,13 @@ def predict(
             raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(tasks)}.")
         if sample is not None and not ({task} if task is not None else set(tasks)) & set(written):
             raise UsageError("--sample, and no text is written", "Leave it out.")
-        answer, own = _ask(node_home, model, Predict({}, str(file.absolute()), personal, task, sample), step)
+        answer, own = _ask(node_home, model, Predict({}, str(file.absolute()), not shared, task, sample), step)
     chosen = {name: answer.tasks[name] for name in sorted(answer.tasks)}
     columns, rows = _table(answer.records, chosen)
     missing = _records_without(answer)
     result: dict[str, Any] = {
         "records": len(rows),
-        "personal": personal,
+        "home_layer": {name: asdict(layer) for name, layer in sorted(answer.home_layer.items())},
         "block": {"height": model.report.ledger.height, "id": model.report.ledger.block.hex()},
         "components": {
             name: {"round": c.round, "generation": c.generation, "digest": c.digest.hex(), "state": c.label}
@@ -109,6 +109,8 @@ def predict(
             say(f"{name}: round {c.round}, generation {c.generation}, {c.label}, digest {c.digest.hex()[:16]}")
         if answer.without_consent:
             say(f"{counted(answer.without_consent, 'student is', 'students are')} not predicted: they do not consent")
+        for name in chosen:
+            say(f"{name}: {_at_home(answer.home_layer.get(name))}")
         for name, count in missing.items():
             where = "all" if count == len(rows) else f"{count} of {len(rows)}"
             say(f"{name}: missing in {where} records")
@@ -146,8 +148,11 @@ def _ask(
 
     advice = "Set [data] path: its dataset.toml says what the columns of a file mean."
     step(OPENING)
-    personal = request.personal
-    with own_learner(home, model, advice, personal=personal) as learner:
+    from ..node.home import config as settings
+
+    at_home = request.home_layer and settings.load(home.config).learning.home_layer
+    request = replace(request, home_layer=at_home)
+    with own_learner(home, model, advice, home_layer=at_home) as learner:
         step(OPENING, 1)
         states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
         step(PREDICTING)
@@ -157,8 +162,32 @@ def _ask(
         learner.told = None
         step(PREDICTING, 1)
         step(EVALUATING)
-        own = learner.ask(Evaluate(states))
-        return answer, (own.personal or {}) if personal else own.tasks
+        own = learner.ask(Evaluate(states, home_layer=at_home))
+        return answer, {**own.tasks, **own.home_layer}
+
+
+def _at_home(layer: "HomeLayer | None") -> str:
+    """Return which model a task is predicted by, in words."""
+    from ..node.learner.answers import MIN_RECALIBRATED, MIN_STACKED
+
+    if layer is None:
+        return "by the shared model alone"
+    own = f"{layer.students} own students with a label"
+    match layer.form:
+        case "stacked":
+            return f"with the home layer, which learned from {own}"
+        case "recalibrated" if layer.students < MIN_STACKED:
+            return f"recalibrated by {own}; the home layer learns more from {MIN_STACKED} on"
+        case "recalibrated":
+            return f"recalibrated by {own}; more of the home layer was no better"
+        case "adapted":
+            return f"by a private adapter, which learned from {layer.students} own students"
+        case "" if layer.students < MIN_RECALIBRATED:
+            return f"by the shared model alone: {own}, and the home layer needs {MIN_RECALIBRATED}"
+        case "":
+            return f"by the shared model alone: a home layer of {own} was no better"
+        case _:
+            assert_never(layer.form)
 
 
 def _records_without(answer: "Predicted") -> dict[str, int]:

@@ -122,34 +122,34 @@ def _evaluation(out: "Console", shown_round: "RoundDetail") -> None:
                 else f"before a withdrawal, not in force (generation {generation}):"
             )
         figures = [f for f in shown_round["evaluation"] if (f["in_force"], f["generation"]) == (now, generation)]
-        columns = ("task", "metric", "own held-out", "shared", "personal", "count")
+        columns = ("task", "metric", "own held-out", "shared", "with the home layer", "count")
         table(out, columns, _figures(figures), empty="Nothing was evaluated here after this round.")
         shown = {figure["task"] for figure in figures}
         for task, unit in sorted({(figure["task"], figure["unit"]) for figure in figures if figure["unit"]}):
             out.print(f"{task}: mae is the mean absolute error in {unit}.")
         for poor in shown_round["no_better"]:
             if poor["generation"] == generation and poor["task"] in shown:
-                which = ", with the private components," if poor["personal"] else ""
+                which = ", with the home layer," if poor["home_layer"] else ""
                 out.print(f"{poor['task']}{which} is no better than a constant here: {'; '.join(poor['reasons'])}.")
         for sure in shown_round["nearly_certain"]:
             if sure["generation"] == generation and sure["task"] in shown:
-                out.print(f"{'with the private components, ' if sure['personal'] else ''}{sure['warning']}")
+                out.print(f"{'with the home layer, ' if sure['home_layer'] else ''}{sure['warning']}")
 
 
 def _figures(evaluation: "list[Measured]") -> list[tuple[object, ...]]:
-    """Return a row for each task, metric and group, with the shared and the personal figure."""
+    """Return a row for each task, metric and group, with the figures of the shared model and with the home layer."""
     from ..node.store.observations import MIN_CELL
 
     rows: dict[tuple[object, ...], list[Measured | None]] = {}
     for figure in evaluation:
         key = (figure["task"], figure["metric"], figure["group"] or "")
-        rows.setdefault(key, [None, None])[figure["personal"]] = figure
+        rows.setdefault(key, [None, None])[figure["home_layer"]] = figure
     shown = []
-    for (task, metric, group), (shared, personal) in rows.items():
-        count = next(figure["count"] for figure in (shared, personal) if figure)
+    for (task, metric, group), (shared, at_home) in rows.items():
+        count = next(figure["count"] for figure in (shared, at_home) if figure)
         values = [
             f"under {MIN_CELL}: not shown" if figure and figure["too_few"] else figure and _rounded(figure["value"])
-            for figure in (shared, personal)
+            for figure in (shared, at_home)
         ]
         shown.append((task, metric, group or "all", *values, count))
     return shown

@@ -29,7 +29,7 @@ from ..store.files import write_atomic
 from . import quiet, timetable
 from .addresses import check_advertised, check_listen, check_peer
 
-FORMAT = 1  # of config.toml
+FORMAT = 2  # of config.toml
 LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PRIVATE_ADAPTERS = ("lora", "rslora", "dora")  # as the learner has them (learner/adapters.py)
@@ -57,10 +57,10 @@ class Data:
 class Learning:
     """[learning]: `rounds` 0 means no limit; `lot_size` is the declared L, 0 if none; an empty `learner`: the built-in.
 
-    `private` components are retrained every `personalise_every` rounds. With a `private_adapter` they include an
-    adapter of that kind and of `private_rank` on each pretrained text model, also one that writes; "" for none.
-    `quiet_hours`: quiet.py.
-    Training is shared out over `processes`.
+    The `home_layer` is learned for this institution alone. With a `private_adapter` it reads texts by an adapter of
+    that kind and of `private_rank` on each pretrained text model, also one that writes, trained every
+    `personalise_every` rounds ("": none).
+    `quiet_hours`: quiet.py. Training is shared out over `processes`.
     """
 
     contribute: bool = True
@@ -68,7 +68,7 @@ class Learning:
     rounds: int = 0
     engage: tuple[str, ...] = ("*",)
     lot_size: float = 0.0
-    private: bool = False
+    home_layer: bool = True
     personalise_every: int = 5
     private_adapter: str = ""
     private_rank: int = 8
@@ -270,7 +270,7 @@ _SECTIONS: dict[str, tuple[Callable[..., object], dict[str, toml.Check[Any]]]] =
             "rounds": toml.whole(0, MAX_ROUNDS),
             "engage": toml.list_of("patterns", 0, 256, _word),
             "lot_size": _LOT,
-            "private": toml.flag,
+            "home_layer": toml.flag,
             "personalise_every": toml.whole(1, 2**31 - 1),
             "private_adapter": toml.one_of("", *PRIVATE_ADAPTERS),
             "private_rank": toml.whole(1, 256),
@@ -318,7 +318,7 @@ def parse(text: str, source: str) -> Config:
 
 def _config(top: toml.Table) -> Config:
     sections: dict[str, Any] = {}
-    format_ = top.whole("format", FORMAT, 1, 2**31)
+    format_ = top.whole("format", 1, 1, 2**31)
     if format_ > FORMAT:
         raise UsageError(
             f"{top.source} has format {format_}; this release reads up to {FORMAT}",
@@ -327,6 +327,8 @@ def _config(top: toml.Table) -> Config:
     top.only("format", *_SECTIONS, "models")
     for name, (make, checks) in _SECTIONS.items():
         table = top.table(name, {})
+        if name == "learning" and format_ == 1:
+            table.raw.pop("private", None)  # private heads, whose place the home layer has taken
         more = {"modalities": _modalities(table)} if name == "privacy" else {}
         sections[name] = make(**table.given(checks), **more)
     models = top.table("models", {})
@@ -334,10 +336,10 @@ def _config(top: toml.Table) -> Config:
     learning, alarm = sections["learning"], sections["alarm"]
     if alarm.command and alarm.webhook:
         raise UsageError(f"{top.where} [alarm] has a command and a webhook", "Leave one of them out.")
-    if learning.private_adapter and not learning.private:
+    if learning.private_adapter and not learning.home_layer:
         raise UsageError(
-            f'{top.where} [learning]: private_adapter cannot be "{learning.private_adapter}" without private = true',
-            'Set private = true, or private_adapter = "".',
+            f'{top.where} [learning]: private_adapter cannot be "{learning.private_adapter}" without a home layer',
+            'Set home_layer = true, or private_adapter = "".',
         )
     if quiet.QuietHours(learning.quiet_hours).never_end:
         raise UsageError(
@@ -396,10 +398,12 @@ engage = {_toml(c.learning.engage)}
 # is public, so it must not be counted from the data. 0: not declared, and nothing is trained. Sums of clipped gradients
 # are divided by it; a small institution may declare that of a typical one (docs/privacy.md).
 lot_size = {c.learning.lot_size!r}
-private = {_toml(c.learning.private)}  # also train private components, for this institution only: they never leave
-personalise_every = {c.learning.personalise_every}  # rounds between two trainings of them
-# With private = true, also an adapter of one's own on each pretrained text model ("lora", "rslora", "dora"; "": none).
-# Its training takes minutes where that of the other private components takes seconds.
+# Correct the shared model by what this institution's own students show, without noise. It is kept in the learner's
+# memory only and never leaves; `predict` uses it, and `round show --local` compares.
+home_layer = {_toml(c.learning.home_layer)}
+# Also an adapter of one's own on each pretrained text model ("lora", "rslora", "dora"; "": none). It never leaves
+# either. Its training takes minutes, every personalise_every rounds.
+personalise_every = {c.learning.personalise_every}
 private_adapter = {_toml(c.learning.private_adapter)}
 private_rank = {c.learning.private_rank}  # its rank: the higher, the more it can learn, and memorise
 # Train over several processes of this machine. Each holds the data and the model, and computes its share of the drawn

@@ -103,7 +103,7 @@ class Home:
 
     @property
     def private(self) -> Path:
-        """The folder of private components, which never leave (node/learner/private.py)."""
+        """The folder of private adapters, which never leave (node/learner/private.py)."""
         return self.root / "private"
 
     @property

@@ -111,6 +111,21 @@ class GroupFigure:
     n: int | None
 
 
+MIN_RECALIBRATED = 20  # own students with a label; of fewer no home layer is learned
+MIN_STACKED = 50  # of fewer it only recalibrates
+
+
+@dataclass(frozen=True, slots=True)
+class HomeLayer:
+    """What the home layer does to a task, and of how many own students with a label it is learned; "": nothing.
+
+    "adapted": a private adapter writes the text.
+    """
+
+    form: Literal["", "recalibrated", "stacked", "adapted"]
+    students: U63
+
+
 @dataclass(frozen=True, slots=True)
 class TaskReport:
     """A task's evaluation on `n` students: its first metric, all metrics, and by attribute and level of groups."""
@@ -127,12 +142,12 @@ class TaskReport:
 class Evaluated:
     """A report for each hosted task.
 
-    `personal`: the same with the private components; None if there are none. `statistics`: the same for heads solved
+    `home_layer`: the same with the home layer, of the tasks that it changes. `statistics`: the same for heads solved
     from statistics, by the statistic's name, if anybody contributed.
     """
 
     tasks: dict[str, TaskReport] = field(default_factory=dict)
-    personal: dict[str, TaskReport] | None = None
+    home_layer: dict[str, TaskReport] = field(default_factory=dict)
     statistics: dict[str, TaskReport] = field(default_factory=dict)
 
 
@@ -176,12 +191,14 @@ class Predicted:
     """Predictions for the records of a file, and the number of records with each modality.
 
     Those of students `without_consent`, a number, are not among them.
+    `home_layer`: what it did to each task with a head; empty where it was not asked for.
     """
 
     records: tuple[str, ...]
     tasks: dict[str, TaskPrediction]
     modalities: dict[str, int]
     without_consent: int = 0
+    home_layer: dict[str, HomeLayer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +263,7 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Personalised:
-    """The private components' loss on validation students, and their number of parameters."""
+    """The loss with the private adapters on validation students, and their number of parameters."""
 
     loss: float
     parameters: int

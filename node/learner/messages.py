@@ -55,7 +55,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class PrivateAdapter:
-    """One more private component on each pretrained text model."""
+    """A private adapter on each pretrained text model."""
 
     kind: Literal["lora", "rslora", "dora"]
     rank: Count
@@ -70,11 +70,11 @@ class PrivateAdapter:
 class Open(Asks[Opened]):
     """Read a data folder (several are pooled), and check it against the charter's components.
 
-    `seed` is for simulations only. `withheld` modalities are read only if there are `private` components. `models` has
+    `seed` is for simulations only. `withheld` modalities are read only for the `home_layer`. `models` has
     the folders of pretrained models, by name; `cache` is the file of their embeddings (None: no cache), which may be
     `cache_read_only`; `purge` deletes its rows of students that are not in the data. `validation` is the share of the
     training students that is set apart. Consents are judged on `day` ("2026-07-31"; None: the day it is, in UTC).
-    `private` is the folder of the private components. A `session` of the same name is replaced. Training is shared out
+    `private` is the folder of the private adapters. A `session` of the same name is replaced. Training is shared out
     over `processes` (crew.py).
     """
 
@@ -91,6 +91,7 @@ class Open(Asks[Opened]):
     cache_read_only: bool = False
     purge: bool = False
     validation: Share = 0.0
+    home_layer: bool = False
     private: str | None = None
     private_adapter: PrivateAdapter | None = None
     excluded: LeftOut | None = None
@@ -150,11 +151,15 @@ class Train(Asks[Trained]):
 
 @dataclass(frozen=True, slots=True)
 class Evaluate(Asks[Evaluated]):
-    """Evaluate these states on a split of this node's own students."""
+    """Evaluate these states on a split of this node's own students.
+
+    With the `home_layer` too, which is learned of the split "train": that split has no such figures.
+    """
 
     states: States
     split: Split = "held_out"
     session: str = ""
+    home_layer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +183,14 @@ class PredictScores(Asks[Scores]):
 
 @dataclass(frozen=True, slots=True)
 class Predict(Asks[Predicted]):
-    """Predict every hosted task, or one, for the records of a file; `personal`: with the private components.
+    """Predict every hosted task, or one, for the records of a file: with the `home_layer`, or by the shared model.
 
     `sample` is the seed of texts that are sampled; None: the likeliest token is taken each time.
     """
 
     states: States
     file: str
-    personal: bool = False
+    home_layer: bool = False
     task: str | None = None
     sample: U63 | None = None
     session: str = ""
@@ -210,7 +215,7 @@ class Explain(Asks[Explained]):
 
 @dataclass(frozen=True, slots=True)
 class Personalise(Asks[Personalised]):
-    """Train the private components, with a private adapter, beside these states, and store them."""
+    """Train the private adapters beside these states, and store them."""
 
     states: States
     session: str = ""

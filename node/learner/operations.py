@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...crypto.errors import RefusedError, UsageError
+from ...crypto.errors import UsageError
 from ...crypto.hashing import digest
 from ...protocol.component_names import parse_name
 from ...protocol.learning import GENERATE
@@ -23,6 +23,7 @@ from .answers import (
     Evaluated,
     EvaluatedVariants,
     Figure,
+    HomeLayer,
     ModalityData,
     Opened,
     Personalised,
@@ -30,12 +31,14 @@ from .answers import (
     Scores,
     TaskData,
     TaskPrediction,
+    TaskReport,
     TaskScores,
     Trained,
 )
 from .dpsgd import Sampling, kinds_of, train
 from .drafts import write
 from .evaluate import labelled, predict, report
+from .home_layer import correct
 from .messages import (
     Engagement,
     Evaluate,
@@ -49,7 +52,7 @@ from .messages import (
     TryModel,
 )
 from .model import Inputs, M3TModel
-from .private import apply_private, train_private
+from .private import train_private
 from .quantise import Quantised, quantise
 from .randomness import randomness
 from .session import Session, build, load_states, open_session, records_of, specs_of
@@ -124,7 +127,9 @@ def respec(session: Session, request: Respec) -> Session:
     if (learning.modalities, learning.tasks) != (session.learning.modalities, session.learning.tasks):
         raise BadRequestError("the modalities or tasks are not the session's")
     source = session.source if request.seed is None else randomness(request.seed)
-    return replace(session, specs=specs, bases=bases, learning=learning, seed=request.base_seed, source=source)
+    return replace(
+        session, specs=specs, bases=bases, learning=learning, seed=request.base_seed, source=source, home_layers={}
+    )
 
 
 def train_components(session: Session, request: Train, progress: Callable[[int, int], None]) -> Trained:
@@ -202,15 +207,24 @@ def _release(session: Session, request: Train) -> dict[str, Quantised]:
 
 
 def evaluate(session: Session, request: Evaluate) -> Evaluated:
-    """Return the reports of each hosted task on a split, also with the private components, and of statistics."""
+    """Return the reports of each hosted task on a split, also with the home layer, and of statistics.
+
+    Raises BadRequestError for the students that the home layer is learned of.
+    """
     states, part = request.states, session.parts[request.split]
     model = build(session, states)
     shared = predict(model, part.batch.without(session.withheld))
-    personal = apply_private(session, model, part, shared)
+    at_home: dict[str, TaskReport] = {}
+    if request.home_layer:
+        if request.split == "train":
+            raise BadRequestError("the home layer is learned of these students", 'Evaluate it on "held_out".')
+        logits, told = correct(session, model, states, part, shared)
+        changed = {name: kind for name, kind in kinds_of(model).items() if name in told and told[name].form}
+        at_home = report(changed, part, logits)
     heads = statistics.predict(session, states, part.batch.without(session.withheld))
     return Evaluated(
         report(kinds_of(model), part, shared),
-        None if personal is None else report(kinds_of(model), part, personal),
+        at_home,
         report(statistics.kinds(session, heads), part, heads, _tasks(heads)) if heads else {},
     )
 
@@ -280,7 +294,7 @@ def predict_file(session: Session, request: Predict, progress: Callable[[int, in
     file, only = Path(request.file), request.task
     data, part = records_of(session, file)
     there = {name for name, (_, steps) in part.batch.inputs.items() if bool(steps.any())}
-    there -= frozenset() if request.personal else session.withheld
+    there -= frozenset() if request.home_layer else session.withheld
     kinds = {name: kind for name, kind in session.kinds.items() if only in (None, name)}
     for task in session.learning.tasks:
         if task.name in kinds and not there & set(task.modalities):
@@ -291,10 +305,9 @@ def predict_file(session: Session, request: Predict, progress: Callable[[int, in
     model = build(session, request.states)
     heads = any(kind != GENERATE for kind in kinds.values())
     logits = predict(model, part.batch.without(session.withheld)) if heads else {}
-    personal = apply_private(session, model, part, logits) if request.personal else logits
-    if personal is None:
-        advice = "They are trained every personalise_every rounds, and again after a change of their configuration."
-        raise RefusedError("there are no private components for the present configuration", advice)
+    told: dict[str, HomeLayer] = {}
+    if request.home_layer:
+        logits, told = correct(session, model, request.states, part, logits)
     places = np.argwhere(part.batch.weights.numpy() > 0)
     tasks = {}
     for name, kind in kinds.items():
@@ -303,7 +316,7 @@ def predict_file(session: Session, request: Predict, progress: Callable[[int, in
             texts = tuple(drafts[int(s) * part.batch.weights.shape[1] + int(k)] for s, k in places.tolist())
             tasks[name] = TaskPrediction(kind, (), (), texts)
             continue
-        values = scores(kind, personal[name][places[:, 0], places[:, 1]])
+        values = scores(kind, logits[name][places[:, 0], places[:, 1]])
         low, high = session.ranges.get(name, (0.0, 0.0))
         if kind == "regression":
             values = low + (np.clip(values, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
@@ -313,6 +326,7 @@ def predict_file(session: Session, request: Predict, progress: Callable[[int, in
         tasks=tasks,
         modalities={name: int(steps.any(2).sum()) for name, (_, steps) in sorted(part.batch.inputs.items())},
         without_consent=len(data.refused),
+        home_layer={name: each for name, each in told.items() if name in kinds},
     )
 
 
@@ -327,7 +341,7 @@ def _drafts(
     """Write the texts of a task for every record place [S · K]; "" where there is nothing to write from."""
     name = model.writes[task]
     how, author, seed = writing.script(session, name), model.texts[name], request.sample
-    if request.personal:
+    if request.home_layer:
         from .private_writing import private_writer  # noqa: PLC0415  # only who writes needs it
 
         author = private_writer(session, model, name) or author
@@ -337,7 +351,7 @@ def _drafts(
 
 
 def personalise(session: Session, request: Personalise, progress: Callable[[int, int], None]) -> Personalised:
-    """Train the private components on this node's own students, beside the given shared states, and keep them."""
+    """Train the private adapters on this node's own students, beside the given shared states, and keep them."""
     model = build(session, request.states)
     loss, parameters = train_private(session, model, progress)
     return Personalised(loss, parameters)

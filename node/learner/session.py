@@ -32,6 +32,7 @@ from .named import embedded_names
 from .parallel import ALONE, Team
 from .parallel import device as device_of
 from .randomness import Randomness, randomness
+from .stack import Correction
 
 Vector = npt.NDArray[np.float32]
 SPLITS: tuple[Split, ...] = ("train", "validation", "held_out")
@@ -56,7 +57,7 @@ class Session:
     """An opened institution.
 
     `reads` are the modalities of the hosted components, `withheld` those that no shared update may see, `adapted` the
-    texts that get `private_adapter`."""
+    texts that get `private_adapter`. `home_layers` has the last one, by its states (home_layer.py)."""
 
     specs: dict[str, ComponentSpec]
     bases: dict[str, Vector]
@@ -71,7 +72,8 @@ class Session:
     folder: Path
     reads: frozenset[str]
     withheld: frozenset[str]
-    private: Path | None
+    home_layer: bool
+    private: Path | None = None
     private_adapter: PrivateAdapter | None = None
     adapted: frozenset[str] = frozenset()
     everybody: tuple[str, ...] = ()
@@ -79,6 +81,7 @@ class Session:
     cut: dict[str, int] = field(default_factory=dict)  # by text modality: the number of records that are read in part
     hidden: dict[str, dict[bytes, Tensor]] = field(default_factory=dict)  # by modality to write from (writer.py)
     team: Team = ALONE
+    home_layers: dict[bytes, dict[str, Correction]] = field(default_factory=dict)
     named: dict[str, Tensor] = field(default_factory=dict)  # by task: the embeddings of its classes' names
 
     def within(self, team: Team) -> "Session":
@@ -123,7 +126,7 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
     folders = [Path(name) for name in request.data]
     manifests = [read_manifest(folder) for folder in folders]
     reads = reads_of(manifests, specs, learning, components, withheld)
-    wanted = reads | (withheld if request.private is not None else frozenset())
+    wanted = reads | (withheld if request.home_layer else frozenset())
     kept = read_by_models(learning)
     day = None if request.day is None else date.fromisoformat(request.day)
     sets = [load(folder, only_modalities=wanted, tolerant=True, kept=kept, day=day) for folder in folders]
@@ -148,8 +151,8 @@ def open_session(request: Open, progress: Progress | None = None) -> tuple[Sessi
         adapted = frozenset(m.name for m in embedded if m.name in here and m.name not in learning.writers)
     session = Session(
         specs, bases, learning, request.base_seed, {}, {}, {}, randomness(request.seed), _device(), texts, folders[0],
-        reads, withheld, Path(private) if private is not None else None, private_adapter, adapted, everybody,
-        frozenset(subject for data in sets for subject in data.refused),
+        reads, withheld, request.home_layer, Path(private) if private is not None else None, private_adapter, adapted,
+        everybody, frozenset(subject for data in sets for subject in data.refused),
     )  # fmt: skip
     for data in sets:
         for name, task in data.tasks.items():
@@ -241,8 +244,8 @@ def build(session: Session, states: Mapping[str, bytes]) -> M3TModel:
 
 def records_of(session: Session, file: Path) -> tuple[Dataset, SplitData]:
     """Read records to predict: a CSV or Parquet file, or a folder. Raises UsageError or CorruptError."""
-    # Withheld modalities are read for private components only.
-    wanted = session.reads | (session.withheld if session.private is not None else frozenset())
+    # Withheld modalities are read for the home layer only.
+    wanted = session.reads | (session.withheld if session.home_layer else frozenset())
     data = load_file(session.folder, file, only_modalities=wanted, kept=read_by_models(session.learning))
     refused = tuple(sorted({*data.refused, *session.refused.intersection(data.subjects)}))
     data = replace(data.without(session.refused.__contains__), refused=refused)

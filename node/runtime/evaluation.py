@@ -22,11 +22,11 @@ def metric_rows(
     rounds = {name: (round_, generation) for name, round_, generation, _ in evaluate.states}
     last = (max(round_ for round_, _ in rounds.values()), max(generation for _, generation in rounds.values()))
     metrics = []
-    for personal, tasks in ((False, answer.tasks), (True, answer.personal or {})):
+    for home_layer, tasks in ((False, answer.tasks), (True, answer.home_layer)):
         for task, report in tasks.items():
             at = rounds.get(carriers.get(task, ComponentKind.HEAD.named(task)), last)
             metrics += [
-                Metric(*at, task, metric, value, count, now, cell, personal)
+                Metric(*at, task, metric, value, count, now, cell, home_layer)
                 for metric, cell, value, count in _figures(report)
             ]
     for name, report in answer.statistics.items():

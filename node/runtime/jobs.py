@@ -1,4 +1,4 @@
-"""The learner's jobs: opening it, budgets, training, evaluation, and private components."""
+"""The learner's jobs: opening it, budgets, training, evaluation, and what is learned for this node alone."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -62,8 +62,9 @@ class Jobs:
         self.holdings, self.notes, self.exclusion, self.submit = holdings, notes, exclusion, submit
         self._missing = missing
         self._evaluated: ev.Evaluate | None = None
-        self._personalised = (0, 0)  # the last generation and round that private components were trained at
-        self._personalising = trio.Lock()
+        self._evaluated_at_home: ev.Evaluate | None = None  # with the home layer too
+        self._personalised = (0, 0)  # the last generation and round that private adapters were due at
+        self._busy_at_home = trio.Lock()
         self._reopening = False
         self.pace = Pace(core.charter.rules.round_deadline / 1000)
         self.learner = Learner(
@@ -102,7 +103,8 @@ class Jobs:
             models={name: str(path) for name, path in self.config.models.folders},
             cache=str(self.home.embeddings),
             purge=True,  # the cache belongs to this home only: students who left the data leave it too
-            private=str(self.home.private) if learning.private else None,
+            home_layer=learning.home_layer,
+            private=str(self.home.private) if learning.private_adapter else None,
             private_adapter=PrivateAdapter.named(learning.private_adapter, learning.private_rank),
             excluded=LeftOut(excluded.salt, tuple(sorted(excluded.tags))),
             processes=learning.processes,
@@ -112,7 +114,8 @@ class Jobs:
     def _on_learner_ready(self, answer: Opened) -> None:
         log.info("learner ready", subjects=answer.subjects, held_out=answer.held_out)
         if self._reopening:
-            self._personalised = (0, 0)  # they are to be trained again, without the students left out now
+            # All is to be learned again, without the students left out now.
+            self._personalised, self._evaluated_at_home = (0, 0), None
         self._reopening = False
         self.exclusion.read(answer.everybody, None if answer.consents is None else answer.refused, answer.unclear)
         self.submit(ev.LearnerReady(tuple(answer.components)))
@@ -196,7 +199,7 @@ class Jobs:
             {(recipe.component, recipe.round): {"trained_at": time.time()} for recipe in train.recipes},
             self.core.ledger.height,
         )
-        await self._personalise(after=train.run)
+        await self._at_home(after=train.run)
 
     async def _states(self, chains: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
         """Return states in the learner's encoding, from (component, chain). Raises MissingBlobsError."""
@@ -227,12 +230,12 @@ class Jobs:
         """Evaluate on this node's own held-out subjects; the figures stay here (G6)."""
         if await self._measure(evaluate):
             self._evaluated = evaluate
-            await self._personalise()
+            await self._at_home()
 
-    async def _measure(self, evaluate: ev.Evaluate) -> bool:
+    async def _measure(self, evaluate: ev.Evaluate, *, home_layer: bool = False) -> bool:
         try:
             states = await self._states((name, chain) for name, _, _, chain in evaluate.states)
-            answer = await self.learner.request(Evaluate(states))
+            answer = await self.learner.request(Evaluate(states, home_layer=home_layer))
             rows = metric_rows(
                 answer, evaluate, time.time(), {task.name: task.carrier for task in self.charter.learning.tasks}
             )
@@ -247,30 +250,38 @@ class Jobs:
         )
         return True
 
-    async def _personalise(self, after: int | None = None) -> None:
-        """Train the private components beside the last evaluated states, when they are due, no run is under way and the
-        node is not on hold.
+    async def _at_home(self, after: int | None = None) -> None:
+        """Evaluate the last evaluated states with the home layer as well, and train private adapters if they are due.
 
-        Their states stay in the node's home. They are due every `personalise_every` rounds, and after a withdrawal:
-        then the shared states that they were trained with are no longer in force.
+        Only while no run is under way and the node is not on hold. Where runs follow each other (`after` the run with
+        this number), this is done every `personalise_every` rounds, and after a withdrawal: the learner's time is for
+        training. Of the home layer nothing is stored but its figures; private adapters stay in the node's home.
         """
-        if not self.config.learning.private or self.core.on_hold or self._personalising.locked():
+        learning = self.config.learning
+        if not learning.home_layer or self.core.on_hold or self._busy_at_home.locked():
             return
-        async with self._personalising:
-            evaluated, every = self._evaluated, self.config.learning.personalise_every
-            run = self.core.run
-            if evaluated is None or (run is not None and run.number != after):
+        async with self._busy_at_home:
+            evaluated, run, every = self._evaluated, self.core.run, learning.personalise_every
+            if evaluated is None or evaluated is self._evaluated_at_home or (run is not None and run.number != after):
                 return
             round_ = max((round_ for _, round_, _, _ in evaluated.states), default=0)
             generation = max((generation for _, _, generation, _ in evaluated.states), default=0)
-            if (generation, round_ // every) <= (self._personalised[0], self._personalised[1] // every):
+            due = (generation, round_ // every) > (self._personalised[0], self._personalised[1] // every)
+            if after is not None and not due:
                 return
-            self._personalised = (generation, round_)
-            try:
-                states = await self._states((name, chain) for name, _, _, chain in evaluated.states)
-                answer = await self.learner.request(Personalise(states))
-            except (LearnerError, folding.MissingBlobsError) as error:
-                log.warning("private components were not trained", reason=str(error))
-                return
-            log.info("private components trained", round=round_, parameters=answer.parameters)
-            await self._measure(evaluated)
+            self._evaluated_at_home = evaluated
+            if due:
+                self._personalised = (generation, round_)
+                await self._personalise(evaluated, round_)
+            await self._measure(evaluated, home_layer=True)
+
+    async def _personalise(self, evaluated: ev.Evaluate, round_: int) -> None:
+        if not self.config.learning.private_adapter:
+            return
+        try:
+            states = await self._states((name, chain) for name, _, _, chain in evaluated.states)
+            answer = await self.learner.request(Personalise(states))
+        except (LearnerError, folding.MissingBlobsError) as error:
+            log.warning("private adapters were not trained", reason=str(error))
+            return
+        log.info("private adapters trained", round=round_, parameters=answer.parameters)

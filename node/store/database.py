@@ -140,7 +140,7 @@ class Store:
                 [
                     # SQLite has no NaN: it becomes NULL, and comes back as NaN.
                     (
-                        *(m.round, m.generation, m.task, m.metric, m.cell, int(m.personal)),
+                        *(m.round, m.generation, m.task, m.metric, m.cell, int(m.home_layer)),
                         *(None if math.isnan(m.value) else m.value, m.count, m.recorded),
                     )
                     for m in rows
@@ -282,9 +282,7 @@ class Store:
         since: int = 0,
         limit: int = READ_LIMIT,
     ) -> list[Metric]:
-        """Return metrics by round, generation, task, metric, cell, shared before personal: the last `limit` that
-        match.
-        """
+        """Return metrics by round, generation, task, metric, cell, shared before the home layer: the last `limit`."""
         rows = self._all(
             "SELECT round, generation, task, metric, value, count, recorded, cell, personal FROM metrics WHERE round"
             " >= ?1 AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR metric = ?3) AND (?4 IS NULL OR round = ?4)"

@@ -14,7 +14,7 @@ MIN_CELL = 50  # groups of fewer subjects get no figure: it would reveal single 
 class Metric:
     """One figure of an evaluation on this node's own held-out subjects. `value` may be NaN: not defined there.
 
-    `cell` is "" for all subjects, else a sensitive group as "gender=F"; `personal` is with the private components.
+    `cell` is "" for all subjects, else a sensitive group as "gender=F"; `home_layer`: with it.
     `count` None: the group has under MIN_CELL subjects, and neither figure nor count is kept. `recorded` is Unix time
     in seconds, as everywhere in the store.
     """
@@ -27,7 +27,7 @@ class Metric:
     count: int | None
     recorded: float
     cell: str = ""
-    personal: bool = False
+    home_layer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

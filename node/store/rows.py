@@ -110,12 +110,12 @@ class Reader:
         return name, value
 
     def metric(self, row: Row) -> Metric:
-        """(round, generation, task, metric, value, count, recorded, cell, personal) to a metric; NaN is kept as
+        """(round, generation, task, metric, value, count, recorded, cell, home_layer) to a metric; NaN is kept as
         NULL.
         """
-        round_, generation, task, metric, value, count, recorded, cell, personal = row
+        round_, generation, task, metric, value, count, recorded, cell, home_layer = row
         value = nan if value is None else value
-        return Metric(round_, generation, task, metric, value, count, recorded, cell, bool(personal))
+        return Metric(round_, generation, task, metric, value, count, recorded, cell, bool(home_layer))
 
     def note(self, row: Row) -> RoundNote:
         """(round, component, height, data, recorded) to a note."""

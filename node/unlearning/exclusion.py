@@ -50,7 +50,7 @@ from .students import (
     with_salt,
 )
 
-LEFT_OUT = "left-out"  # the flag of how many students were ever left out, and forgotten by private components
+LEFT_OUT = "left-out"  # the flag of how many students were ever left out, and forgotten by private adapters
 SCHEDULED = "scheduled"  # the flag of how many withdrawals were ever put off
 REFUSED = "without-consent"  # the flag that stands for who did not consent, forgotten by private components
 WEEKLY = Timetable(2, 0, weekday=6)  # when lapsed consents are withdrawn if config.toml names no time for withdrawals
@@ -78,6 +78,7 @@ class Exclusion:
         self.schedule = load_schedule(home)
         if self.schedule.total < store.flags().get(SCHEDULED, 0):
             raise CorruptError(f"{home.scheduled} is lost or old: it lacks requests to withdraw", RESTORE_SCHEDULE)
+        (home.private / "private.safetensors").unlink(missing_ok=True)  # heads of releases without a home layer
         if not self.load()[1]:  # after a crash in between
             self._forget_private()
         self._end_cancelled()
@@ -85,7 +86,7 @@ class Exclusion:
     async def exclude(self, *subjects: str) -> Seen:
         """Leave students out of all training from now on; return the updates that saw any of them.
 
-        The worker restarts once, without them, so its work in progress is discarded. Private components' states are
+        The worker restarts once, without them, so its work in progress is discarded. Private adapters are
         deleted. A withdrawal that was put off for one of them is due now. Raises CorruptError.
         """
         async with self._excluding:  # one at a time: each waits for the end of the discarded training run
@@ -274,7 +275,7 @@ class Exclusion:
             await trio.sleep(0.05)
 
     def load(self) -> tuple[Excluded, bool]:
-        """Return the students left out, and whether private components have forgotten them. Raises CorruptError."""
+        """Return the students left out, and whether private adapters have forgotten them. Raises CorruptError."""
         excluded, noted = load_excluded(self.home), self.store.flags().get(LEFT_OUT, 0)
         if excluded.total < noted:
             path = self.home.root / "excluded.json"
@@ -282,7 +283,7 @@ class Exclusion:
         return excluded, excluded.total == noted
 
     def _forget_private(self) -> None:
-        """Delete the private components' states that learned from students now left out; note that it is done."""
+        """Delete the private adapters that learned from students now left out; note that it is done."""
         folder = self.home.private
         with disk_errors(folder):
             if folder.is_dir():

@@ -103,7 +103,7 @@ def _evaluation(context: Context, component: str, number: int) -> list[Measured]
             "task": metric.task,
             "metric": metric.metric,
             "group": metric.cell or None,
-            "personal": metric.personal,
+            "home_layer": metric.home_layer,
             "value": None if metric.value != metric.value else metric.value,
             "unit": units.get(metric.task) if metric.metric == "mae" else None,
             "count": metric.count,
@@ -128,11 +128,11 @@ def _no_better(evaluation: list[Measured]) -> list[NoBetter]:
     by_metric: dict[tuple[int, str, bool], dict[str, float | None]] = {}
     for figure in evaluation:
         if figure["group"] is None:
-            key = (figure["generation"], figure["task"], figure["personal"])
+            key = (figure["generation"], figure["task"], figure["home_layer"])
             by_metric.setdefault(key, {})[figure["metric"]] = figure["value"]
     return [
-        {"generation": generation, "task": task, "personal": personal, "reasons": reasons}
-        for (generation, task, personal), metrics in by_metric.items()
+        {"generation": generation, "task": task, "home_layer": home_layer, "reasons": reasons}
+        for (generation, task, home_layer), metrics in by_metric.items()
         if (reasons := no_better(metrics))
     ]
 
@@ -143,7 +143,7 @@ def _nearly_certain(evaluation: list[Measured]) -> list[NearlyCertain]:
         {
             "generation": figure["generation"],
             "task": figure["task"],
-            "personal": figure["personal"],
+            "home_layer": figure["home_layer"],
             "share": figure["value"],
             "warning": warning,
         }

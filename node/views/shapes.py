@@ -111,7 +111,7 @@ class Measured(TypedDict):
     task: str
     metric: str
     group: str | None
-    personal: bool
+    home_layer: bool
     value: float | None
     unit: str | None
     count: int | None
@@ -125,7 +125,7 @@ class NoBetter(TypedDict):
 
     generation: int
     task: str
-    personal: bool
+    home_layer: bool
     reasons: list[str]
 
 
@@ -134,7 +134,7 @@ class NearlyCertain(TypedDict):
 
     generation: int
     task: str
-    personal: bool
+    home_layer: bool
     share: float
     warning: str
 

@@ -44,7 +44,7 @@ REMAINS = {
         " a share for them"
     ),
     REWIND: (
-        "nothing in the shared state. Not covered: private components, exported models and older states elsewhere, and"
+        "nothing in the shared state. Not covered: private adapters, exported models and older states elsewhere, and"
         " published figures and predictions; running the rounds again costs every member their ε once more"
     ),
     RETRAINED: "nothing: the member was never there",

@@ -22,7 +22,7 @@ from ...protocol.learning import RULES
 from . import shards, sums, weights, writing
 from .lies import LIES
 from .plot import draw
-from .runs import MODES, Ground, Run, figure, perform, with_last, with_private
+from .runs import MODES, Ground, Run, figure, perform, with_home_layer, with_last
 from .studies import STUDIES, Institutions, Study, all_institutions, everything, study, work_folder
 from .workers import LearnerWorker, share, start_workers
 
@@ -32,7 +32,7 @@ NOT_DRAWN = ("weights", "attacks", "sums", "shards")  # a table says more than s
 LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md tolerates
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
 ATTACKED_EPSILON = 8.0
-PRIVATE, SUM = "federated + private", "sum: federated"
+AT_HOME, SUM = "federated + home layer", "sum: federated"
 EXCLUSIVE = ("school-1", "school-2")  # no other institution has handwriting or speech
 MAX_RATES_MORE = 3  # doublings or halvings beyond a study's own rates
 TOLERANCE = 0.005  # of two figures on some hundred students that count as no worse
@@ -170,11 +170,11 @@ class _Bench:
                 }
             )
             if mode == "federated":
-                personal = [with_private(reports) for reports in own]
+                personal = [with_home_layer(reports) for reports in own]
                 rows.append(
                     rows[-1]
                     | {
-                        "mode": PRIVATE,
+                        "mode": AT_HOME,
                         "last_state": None,
                         "values": [self._value(reports) for reports in personal],
                         "macro_f1": [self._value(r, "macro_f1") for r in personal] if self._classes() else None,
@@ -278,7 +278,7 @@ class _Bench:
         compared = self._compared(kinds, lambda reports: mean(_own(reports).values()))
         rows = [_row(name, epsilon, rate, own) for name, rate, own in compared]
         _, rate, own = compared[0]
-        rows.append(_row("component-wise + private", epsilon, rate, [with_private(reports) for reports in own]))
+        rows.append(_row("component-wise + home layer", epsilon, rate, [with_home_layer(reports) for reports in own]))
         whole, equal, filled, alone, personal = (row["institutions"] for row in rows)
 
         def gain(ours: Mapping[str, float]) -> float:
@@ -293,7 +293,7 @@ class _Bench:
             Goal("m3t", "the same, both with equal weights: ≥ 15 % better", weighed, weighed >= 0.15),
             Goal("m3t", f"no worse than alone (by {TOLERANCE}): all {len(whole)}", no_worse, no_worse == len(whole)),
             Goal("m3t", "institutions no worse than alone, exactly", strictly, strictly == len(whole)),
-            Goal("m3t", f"with private components (no DP), no worse by {TOLERANCE}", ours, ours == len(whole)),
+            Goal("m3t", f"with the home layer (no DP), no worse by {TOLERANCE}", ours, ours == len(whole)),
         ]  # fmt: skip
         return {
             "title": "Twelve institutions, five modalities, five tasks; handwriting and speech are OPEN",

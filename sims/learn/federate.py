@@ -91,16 +91,18 @@ def train(
     return means, states
 
 
-def evaluate(ask: Ask, learner: Learner, states: States, split: Split = "held_out") -> Report:
-    """Return a learner's report on its own students (node/learner/evaluate.py)."""
+def evaluate(
+    ask: Ask, learner: Learner, states: States, split: Split = "held_out", *, home_layer: bool = False
+) -> Report:
+    """Return a learner's report on its own students (node/learner/evaluate.py), also with the home layer."""
     packed = {name: states[name].tobytes() for name in learner.hosted}
-    answer = ask(Evaluate(packed, split, learner.session))
-    personal = {name: asdict(report) for name, report in (answer.personal or {}).items()}
-    return {name: {**asdict(report), "personal": personal.get(name)} for name, report in answer.tasks.items()}
+    answer = ask(Evaluate(packed, split, learner.session, home_layer))
+    at_home = {name: asdict(report) for name, report in answer.home_layer.items()}
+    return {name: {**asdict(report), "home_layer": at_home.get(name)} for name, report in answer.tasks.items()}
 
 
 def personalise(ask: Ask, learner: Learner, states: States) -> None:
-    """Train the learner's private components beside the shared states (node/learner/private.py)."""
+    """Train the learner's private adapters beside the shared states (node/learner/private.py)."""
     packed = {name: states[name].tobytes() for name in learner.hosted}
     ask(Personalise(packed, learner.session))
 

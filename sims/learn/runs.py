@@ -118,12 +118,12 @@ def _judged(
     worker: LearnerWorker, learners: Sequence[Learner], states: States, last: States, run: Run, ground: Ground
 ) -> dict[str, dict[str, Any]]:
     split: Split = "validation" if run.tune else "held_out"
-    if _private(run, ground):
-        for learner in learners:
-            personalise(worker.ask, learner, states)
+    at_home = _at_home(run, ground)
     by_institution: dict[str, dict[str, Any]] = {}
     for learner in learners:
-        by_institution[learner.name] = dict(evaluate(worker.ask, learner, states, split))
+        if at_home and ground.private_adapter is not None:
+            personalise(worker.ask, learner, states)
+        by_institution[learner.name] = dict(evaluate(worker.ask, learner, states, split, home_layer=at_home))
         if learner.name in ground.asked and not run.tune:
             _compare_texts(worker, learner, states, ground.asked[learner.name], by_institution[learner.name])
         ends = {} if run.tune else evaluate(worker.ask, learner, last, split)
@@ -138,14 +138,14 @@ def _compare_texts(
     """Add to the reports how much the texts that the model writes have in common with those of a person."""
     packed = {name: states[name].tobytes() for name in learner.hosted}
     report = reports[asked.task]
-    for one, personal in ((report, False), (report.get("personal"), True)):
+    for one, at_home in ((report, False), (report.get("home_layer"), True)):
         if one:
-            request = Predict(packed, str(asked.file), personal, asked.task, session=learner.session)
+            request = Predict(packed, str(asked.file), at_home, asked.task, session=learner.session)
             one["metrics"]["chrf"] = chrf(worker.ask(request).tasks[asked.task].texts, asked.wanted)
 
 
-def _private(run: Run, ground: Ground) -> bool:
-    """Whether private components are trained beside the shared ones."""
+def _at_home(run: Run, ground: Ground) -> bool:
+    """Whether the home layer is measured too."""
     alone = run.mode == "local" and ground.private_adapter is not None
     return run.private and (run.mode == "federated" or alone) and not run.tune and not run.liars
 
@@ -161,7 +161,7 @@ def _learner(
 ) -> Learner:
     """Return a learner whose session is open; its lot is that of at least `least` students."""
     hosted = needed(drawn.learning, [spec.name for spec in drawn.specs], *holds(folders))
-    kind = " without validation" if run.tune else " with private" if _private(run, ground) else ""
+    kind = " without validation" if run.tune else " with home layer" if _at_home(run, ground) else ""
     session = f"{ground.name} {name}{kind}"
     learner = Learner(name, session, hosted, 1.0)
     size = _open(worker, ground, learner, folders, run, drawn)
@@ -202,8 +202,9 @@ def _open(
             models=ground.models,
             validation=VALIDATION if run.tune else 0.0,
             seed=number,
-            private=tempfile.mkdtemp(dir=worker.folder) if _private(run, ground) else None,
-            private_adapter=ground.private_adapter if _private(run, ground) else None,
+            home_layer=_at_home(run, ground),
+            private=None if ground.private_adapter is None else tempfile.mkdtemp(dir=worker.folder),
+            private_adapter=ground.private_adapter,
         )
         worker.opened[learner.session] = True
         ground.sizes[key] = worker.ask(request).subjects
@@ -223,11 +224,10 @@ def _stricter(
     return replace(learner, noises=noises)
 
 
-def with_private(by_institution: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the reports of the shared model with each institution's private components."""
+def with_home_layer(by_institution: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the reports with each institution's home layer, where there is one, else of the shared model."""
     return {
-        name: {task: r["personal"] for task, r in tasks.items() if r.get("personal")}
-        for name, tasks in by_institution.items()
+        name: {task: r.get("home_layer") or r for task, r in tasks.items()} for name, tasks in by_institution.items()
     }
 
 

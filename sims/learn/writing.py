@@ -29,7 +29,7 @@ from ...node.pretrained.folder import dimensions, is_model, weights_digest
 from ...node.pretrained.imports import imported
 from ...protocol.components import FRACTION_BITS, MILLION
 from ...protocol.learning import Modality, Pretrained, Task
-from .runs import MODES, Asked, Ground, Run, figure, perform, with_private
+from .runs import MODES, Asked, Ground, Run, figure, perform, with_home_layer
 from .studies import DELTA, Institutions
 from .workers import LearnerWorker, share
 
@@ -144,8 +144,8 @@ def measure(
     found = list(zip(["untaught", *(run.mode for run in runs)], [*untaught, *runs], reports, strict=True))
     for mode, at in [("untaught", None), *kinds]:
         trained = [report for what, run, report in found if (what, run.epsilon) == (mode, at)]
-        for label, reports in ((mode, trained), (f"{mode} + private", [with_private(one) for one in trained])):
-            if not any(reports[0].values()):
+        for label, reports in ((mode, trained), (f"{mode} + private", [with_home_layer(one) for one in trained])):
+            if label != mode and not any(tasks["text"].get("home_layer") for tasks in trained[0].values()):
                 continue
             rows.append(
                 {

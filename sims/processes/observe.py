@@ -42,7 +42,7 @@ def look(institution: Institution, before: View) -> View:
                 metrics={
                     (m.generation, m.round): m.value
                     for m in store.metrics()
-                    if m.metric in MAIN and not m.cell and not m.personal and not names_statistic(m.task)
+                    if m.metric in MAIN and not m.cell and not m.home_layer and not names_statistic(m.task)
                 },
                 draws=sum(not any(names_statistic(p.component) for p in draw.parts) for draw in draws),
                 epsilon=max((epsilon for draw in draws for _, epsilon in draw.claims), default=0),

@@ -65,9 +65,15 @@ def test_a_damaged_charter_is_no_newer_one(run: "Run", home: Home) -> None:
 
 def test_a_configuration_of_another_version(run: "Run", home: Home, cluster: Cluster) -> None:
     text = home.config.read_text()
-    assert "\nformat = 1 " in text
-    home.config.write_text(text.replace("\nformat = 1 ", "\nformat = 2 ") + '\n[zeal]\nmuch = "yes"\n')
-    message = f"{home.config} has format 2; this release reads up to 1"
+    assert "\nformat = 2 " in text
+    home.config.write_text(text.replace("\nformat = 2 ", "\nformat = 3 ") + '\n[zeal]\nmuch = "yes"\n')
+    message = f"{home.config} has format 3; this release reads up to 2"
     refused(run, home, message, "Install the release that it was written for", ("node", "start"))
-    home.config.write_text(text.replace("\nformat = 1 ", "\n# "))  # as homes were made before
+    home.config.write_text(text.replace("\nformat = 2 ", "\n# "))  # as homes were made before
     assert run("node", "status", "--home", home.root).code == 0
+    # With private heads, whose place the home layer has taken.
+    older = text.replace("\nformat = 2 ", "\nformat = 1 ").replace("\nhome_layer = true", "\nprivate = true")
+    home.config.write_text(older)
+    assert run("node", "status", "--home", home.root).code == 0
+    home.config.write_text(older.replace("\nformat = 1 ", "\nformat = 2 "))
+    assert "private" in run("node", "status", "--home", home.root).err

@@ -18,10 +18,13 @@ import pytest
 
 from collegium.cli import predict
 from collegium.node.blueprint.presets import NO_SEED, preset
+from collegium.node.core.events import PutFlag
 from collegium.node.home import Home
 from collegium.node.home.config import Config, Data, Learning, Privacy, default_text
 from collegium.node.learner.client import worker
-from collegium.node.learner.messages import Open, Personalise, Predict, opening
+from collegium.node.learner.messages import Open, Predict, opening
+from collegium.node.store.database import Store
+from collegium.node.unlearning.exclusion import LEFT_OUT
 from collegium.sims.learn.datasets import prepare_digits
 from collegium.sims.simulator.cluster import Cluster
 from collegium.sims.simulator.invariants import Invariants
@@ -70,8 +73,8 @@ def node(home_alone: Home, one_worker: None) -> Home:
     return home_alone
 
 
-def configure(home: Home, data: Path | None, private: bool = False) -> None:
-    config = Config(data=Data(data), learning=Learning(private=private), privacy=Privacy(policy="open"))
+def configure(home: Home, data: Path | None, home_layer: bool = True) -> None:
+    config = Config(data=Data(data), learning=Learning(home_layer=home_layer), privacy=Privacy(policy="open"))
     home.config.write_text(default_text(config))
 
 
@@ -90,7 +93,7 @@ def file(data: Path, tmp_path: Path) -> Path:
 def test_every_class_has_its_probability_and_the_states_are_named(
     run: "Run", home_alone: Home, file: Path, cluster: Cluster, data: Path, request: pytest.FixtureRequest
 ) -> None:
-    answer = run("predict", file, "--home", home_alone.root)
+    answer = run("predict", file, "--shared", "--home", home_alone.root)
     assert answer.code == 0, answer.err
     rows = list(csv.DictReader(io.StringIO(answer.out)))
     assert len(rows) == 7
@@ -173,7 +176,16 @@ def state_of(cluster: Cluster, name: str) -> bytes:
 def test_parquet_in_a_file_out_and_json(run: "Run", node: Home, file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     answer = run(
-        "predict", file.with_suffix(".parquet"), "--out", out, "--task", "digit", "--home", node.root, "--json"
+        "predict",
+        file.with_suffix(".parquet"),
+        "--out",
+        out,
+        "--task",
+        "digit",
+        "--shared",
+        "--home",
+        node.root,
+        "--json",
     )
     assert (answer.code, answer.err) == (0, "")
     result = answer.value
@@ -266,17 +278,28 @@ def test_embeddings_of_a_file_are_not_kept(run: "Run", node: Home, file: Path, m
     assert not node.embeddings.exists()
 
 
-def test_private_components_change_the_prediction_and_are_asked_for(
-    run: "Run", node: Home, file: Path, cluster: Cluster, data: Path
-) -> None:
-    answer = run("predict", file, "--personal", "--home", node.root)
-    assert (answer.code, "no private components" in answer.err) == (5, True)
-    configure(node, data, private=True)
-    with worker(replace(opening(cluster.charter, data), private=str(node.private))) as learner:
-        learner.ask(Personalise({}))
-    shared, personal = (predictions(run, node, file, *more) for more in ((), ("--personal",)))
-    assert [row["record"] for row in shared] == [row["record"] for row in personal]
-    assert shared != personal
+def test_the_home_layer_is_used_and_said_and_can_be_left_out(run: "Run", node: Home, file: Path, data: Path) -> None:
+    answer = run("predict", file, "--home", node.root)
+    assert (answer.code, "digit: with the home layer, which learned from " in answer.err) == (0, True)
+    # What the noise of two rounds does not show is learned from the own students: the warning is gone.
+    assert "no better than a constant" not in answer.err
+    alone = run("predict", file, "--shared", "--home", node.root)
+    assert "digit: by the shared model alone" in alone.err
+    assert "no better than a constant" in alone.err
+    assert alone.out != answer.out
+    told = run("predict", file, "--home", node.root, "--json").value["home_layer"]["digit"]
+    assert told["form"] == "stacked"
+    assert f"learned from {told['students']} own students" in answer.err
+    configure(node, data, home_layer=False)
+    assert run("predict", file, "--home", node.root).out == alone.out
+
+
+def test_g7_no_home_layer_where_it_is_not_known_who_was_removed(run: "Run", node: Home, file: Path) -> None:
+    with Store.open(node.database, Store.open_readonly(node.database).federation) as store:
+        store.apply([PutFlag(LEFT_OUT, 1)])
+    answer = run("predict", file, "--home", node.root)
+    assert (answer.code, "the home layer would learn from them" in answer.err) == (5, True)
+    assert run("predict", file, "--shared", "--home", node.root).code == 0
 
 
 def predictions(run: "Run", node: Home, file: Path, *more: str) -> list[dict[str, Any]]:

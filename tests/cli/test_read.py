@@ -58,7 +58,7 @@ def test_what_is_this_institutions_own_is_shown_for_the_asking_only(run: "Run", 
         store.put_metrics(
             [
                 Metric(2, 1, "task0", "auc", 0.7512, 90, 1.0),
-                Metric(2, 1, "task0", "auc", 0.8123, 90, 1.0, personal=True),
+                Metric(2, 1, "task0", "auc", 0.8123, 90, 1.0, home_layer=True),
                 Metric(2, 1, "task0", "auc", float("nan"), None, 1.0, "sex=f"),
             ]
         )
@@ -85,7 +85,7 @@ def test_what_is_this_institutions_own_is_shown_for_the_asking_only(run: "Run", 
     assert (sure["task"], sure["share"], sure["warning"] in " ".join(worse.out.split())) == ("task0", 0.25, True)
     remarks = figures["no_better"]
     assert "task0 is no better than a constant here: accuracy 0.440 is not above" in " ".join(worse.out.split())
-    assert [(task["task"], task["personal"]) for task in remarks] == [("task0", False)]
+    assert [(task["task"], task["home_layer"]) for task in remarks] == [("task0", False)]
     assert "constant" not in run(*words).out
     assert "Nothing was evaluated" in run("round", "show", "head/task0", "3", "--local", "--home", home.root).out
     assert "generation 1)" not in worse.out

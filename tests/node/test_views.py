@@ -266,7 +266,7 @@ def test_a_round_shows_weights_that_add_up_and_the_evaluation(context: Context) 
     context.store.put_metrics(
         [
             Metric(2, 0, "task0", "auc", 0.75, 40, 1.0),
-            Metric(2, 0, "task0", "auc", 0.8, 40, 1.0, personal=True),
+            Metric(2, 0, "task0", "auc", 0.8, 40, 1.0, home_layer=True),
             Metric(2, 0, "task0", "auc", float("nan"), None, 1.0, "sex=f"),
             Metric(2, 0, "task0", "auc", float("nan"), 60, 1.0, "sex=m"),
             Metric(2, 0, "task1", "auc", 0.5, 40, 1.0),
@@ -275,11 +275,11 @@ def test_a_round_shows_weights_that_add_up_and_the_evaluation(context: Context) 
     assert "evaluation" not in views.round_detail(context, "head/task0", 2), "it is this institution's own"
     shown = views.round_detail(context, "head/task0", 2, local=True)
     assert sum(entry["weight"] or 0.0 for entry in shown["counted"]) == pytest.approx(1, abs=1e-5)
-    shared = {"task": "task0", "metric": "auc", "generation": 0, "personal": False, "too_few": False, "group": None}
+    shared = {"task": "task0", "metric": "auc", "generation": 0, "home_layer": False, "too_few": False, "group": None}
     shared |= {"in_force": False, "unit": None}  # of the lists before the withdrawal
     assert shown["evaluation"] == [
         {**shared, "value": 0.75, "count": 40},
-        {**shared, "value": 0.8, "count": 40, "personal": True},
+        {**shared, "value": 0.8, "count": 40, "home_layer": True},
         {**shared, "value": None, "count": None, "group": "sex=f", "too_few": True},
         {**shared, "value": None, "count": 60, "group": "sex=m"},
     ]

@@ -67,7 +67,7 @@ def _plan(students: Students, found: Look, before: int | None = None) -> Plan:
         (
             *(() if before is None else (rose,)),
             TAKEN,
-            "The learner starts anew without them, and private components are trained anew.",
+            "The learner starts anew without them, and what is learned for this institution alone is learned anew.",
             "The ids stay on this machine. All members see that single updates were withdrawn, and when.",
             "Delete the students from the data folder as well: the node cannot do that.",
             "To withdraw at a later time together with others, or without training again, use the command: --at,"

@@ -134,18 +134,18 @@ def _task(task: str, declared: Task | None, figures: list[Metric]) -> Section:
     lines: dict[tuple[str, str, bool], dict[tuple[int, int], Metric]] = {}
     for figure in figures:
         if (figure.round, figure.generation) in last:
-            lines.setdefault((figure.metric, figure.cell, figure.personal), {})[figure.round, figure.generation] = (
+            lines.setdefault((figure.metric, figure.cell, figure.home_layer), {})[figure.round, figure.generation] = (
                 figure
             )
     rows: list[list[Cell]] = []
-    for (metric, group, personal), of_it in sorted(lines.items()):
+    for (metric, group, at_home), of_it in sorted(lines.items()):
         newest = of_it[max(of_it)]
         students = "under 50: not shown" if newest.count is None else str(newest.count)
         rows.append(
             [
                 metric,
                 group or "all",
-                "with the private components" if personal else "shared model",
+                "with the home layer" if at_home else "shared model",
                 students,
                 *(_figure(of_it.get(place)) for place in last),
             ]

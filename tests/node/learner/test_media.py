@@ -21,7 +21,7 @@ from collegium.node.data.audio import AudioSpec
 from collegium.node.data.media import MediaFile
 from collegium.node.learner.frozen import frozen_encoder
 from collegium.node.learner.media import FrozenEncoder, LiteNet, media_encoder
-from collegium.node.learner.messages import Engagement, Open, Personalise, Predict, Train
+from collegium.node.learner.messages import Engagement, Evaluate, Open, Predict, Train
 from collegium.node.learner.text import pretrained_encoder
 from collegium.node.learner.worker import Worker
 from collegium.node.pretrained.families import LITE0
@@ -131,7 +131,7 @@ def opening(folder: Path, **more: Any) -> Open:
 
 def test_a_member_trains_and_predicts_on_pictures_and_sound(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Worker()
-    request = opening(folder, private=str(folder / "private"))
+    request = opening(folder, home_layer=True)
     assert {(m.name, m.width, m.length) for m in request.learning.modalities} == {
         ("picture", 16, 1), ("type", 16, 1), ("voice", 16, 1),
     }  # fmt: skip
@@ -141,7 +141,7 @@ def test_a_member_trains_and_predicts_on_pictures_and_sound(folder: Path, monkey
     trained = ask(worker, Train(rounds, dict.fromkeys(rounds, Engagement(1.0, 0.0, 1.0)), 2, 0.5, 6.0))
     assert set(trained.updates) == set(rounds)
     ask(worker, Train({}, {"statistic/half": Engagement(1.0, 1.0, 1.0)}, 1, 1.0, 10.0))
-    ask(worker, Personalise(rounds))  # a task and a modality may be called as an attribute of nn.Module
+    ask(worker, Evaluate(rounds, home_layer=True))  # a task and a modality may be called as an attribute of nn.Module
     predicted = ask(worker, Predict(rounds, str(folder / "work.csv")))
     assert len(predicted.tasks["half"].scores) == STUDENTS
 

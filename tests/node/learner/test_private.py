@@ -1,4 +1,4 @@
-"""Private components with an adapter of one's own on a frozen text model: they learn, stay apart, and stay at home."""
+"""A private adapter on a frozen text model: it learns, stays apart, and stays at home."""
 
 import stat
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collegium.crypto.errors import CorruptError, RefusedError, UsageError
+from collegium.crypto.errors import CorruptError, UsageError
 from collegium.node.blueprint.parts import adapter, encoder, head
 from collegium.node.blueprint.recipe import NO_SEED, Recipe, charter_parts
 from collegium.node.home import Home
@@ -45,13 +45,13 @@ columns = ["note"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """80 students, up to two texts each: the mark is in the order of two words, and the note tells it plainly."""
+    """160 students, up to two texts each: the mark is in the order of two words, and the note tells it plainly."""
     source, rows = np.random.default_rng(4), []
-    for n in range(120):
+    for n in range(240):
         good = bool(source.integers(2))
         words = ["why", "cat"] if good else ["cat", "why"]
         essay = " ".join(["the", *words, *source.choice(list("abcdefgh"), 3)])
-        rows.append(f"r{n},s{n % 80},{essay},{'hello' if good else ''},{'good' if good else 'bad'}")
+        rows.append(f"r{n},s{n % 160},{essay},{'hello' if good else ''},{'good' if good else 'bad'}")
     folder = tmp_path_factory.mktemp("texts")
     (folder / "dataset.toml").write_text(MANIFEST.replace("\n[[task]]", NOTE))
     (folder / "work.csv").write_text("\n".join(["id,student,essay,note,mark", *rows]) + "\n")
@@ -69,7 +69,7 @@ def opening(folder: Path, tiny: Path, home: Path, *, adapted: bool = False, **mo
     request = Open((str(folder),), specs, learning, NO_SEED, tuple(spec.name for spec in specs), 5, withheld=("note",))
     given = {"private_adapter": LORA} | more
     models, cache, private = {"tiny": str(tiny)}, str(home / "embeddings.db"), str(home / "private")
-    return replace(request, models=models, cache=cache, private=private, **given)
+    return replace(request, models=models, cache=cache, private=private, home_layer=True, **given)
 
 
 Opener = Callable[..., Worker]
@@ -89,11 +89,10 @@ def trained(worker: Worker) -> Personalised:
     return ask(worker, Personalise({}))
 
 
-def value(worker: Worker, *, personal: bool = True) -> float:
-    answer = ask(worker, Evaluate({}, "train"))
-    reports = answer.personal if personal else answer.tasks
-    assert reports is not None
-    figure = reports["pass"].value
+def value(worker: Worker, *, home_layer: bool = True) -> float:
+    """AUC on the held-out students."""
+    answer = ask(worker, Evaluate({}, home_layer=True))
+    figure = (answer.home_layer if home_layer else answer.tasks)["pass"].value
     assert figure is not None
     return figure
 
@@ -105,31 +104,31 @@ def test_who_is_left_out_is_still_known_to_be_in_the_data(folder: Path, tiny: Pa
     left_out = LeftOut(excluded.salt, tuple(excluded.tags))
     answer = ask(Worker(), opening(folder, tiny, tmp_path, excluded=left_out))
     assert answer.everybody is not None
-    assert sorted(answer.everybody) == sorted(f"s{n}" for n in range(80))
-    assert answer.subjects + answer.held_out == 79
+    assert sorted(answer.everybody) == sorted(f"s{n}" for n in range(160))
+    assert answer.subjects + answer.held_out == 159
 
 
 @pytest.mark.parametrize("kind", PRIVATE_KINDS)
 def test_an_adapter_learns_what_frozen_features_do_not_show(opened: Opener, tmp_path: Path, kind: str) -> None:
-    without = trained(opened(withheld=(), private_adapter=None))
+    plain = value(opened(withheld=(), private_adapter=None))
     worker = opened(withheld=(), private_adapter=PrivateAdapter.named(kind, 4))
+    assert value(worker) == plain, "it is not trained yet"
     answer = trained(worker)
-    assert answer.loss < without.loss - 0.02
-    assert answer.parameters > without.parameters
-    files = sorted(path.name for path in (tmp_path / "private").iterdir())
-    assert files == ["adapter-essay.safetensors", "private.safetensors"]
-    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "private").iterdir()} == {0o600}
-    assert value(worker) > value(worker, personal=False) + 0.02
+    assert answer.parameters > 100
+    (path,) = (tmp_path / "private").iterdir()
+    assert (path.name, stat.S_IMODE(path.stat().st_mode)) == ("adapter-essay.safetensors", 0o600)
+    assert value(worker) > plain + 0.02
     # Another process reads the same from the disk.
     assert value(opened(withheld=(), private_adapter=PrivateAdapter.named(kind, 4))) == value(worker)
 
 
 @pytest.mark.parametrize("adapted", [False, True], ids=["frozen", "beside a shared adapter"])
 def test_shared_updates_and_their_order_of_draws_are_the_same_with_and_without(opened: Opener, adapted: bool) -> None:
-    def update(personal: bool) -> dict[str, bytes]:
-        worker = opened(adapted=adapted, private_adapter=LORA if personal else None)
-        if personal:
+    def update(at_home: bool) -> dict[str, bytes]:
+        worker = opened(adapted=adapted, private_adapter=LORA if at_home else None)
+        if at_home:
             trained(worker)
+            value(worker)
         names = [*worker._sessions[""].specs]
         engaged = dict.fromkeys(names, Engagement(1.0, 1.0, 1.0))
         return ask(worker, Train({}, engaged, steps=2, sample_rate=0.5, lot=30.0)).updates
@@ -143,35 +142,32 @@ def test_a_modality_under_never_is_adapted_for_oneself_alone(opened: Opener, tmp
     worker = opened()
     trained(worker)
     assert (tmp_path / "private" / "adapter-note.safetensors").exists()
-    assert value(worker) > value(worker, personal=False) + 0.1
+    assert value(worker) > value(worker, home_layer=False) + 0.1
 
 
-def test_without_its_adapter_nothing_private_is_used(opened: Opener, folder: Path, tmp_path: Path) -> None:
-    file = folder / "work.csv"
+def test_the_home_layer_reads_by_the_adapter_that_is_stored(opened: Opener, folder: Path, tmp_path: Path) -> None:
+    request = Predict({}, str(folder / "work.csv"), home_layer=True)
+
+    def predicted(**more: Any) -> Any:
+        return ask(opened(withheld=(), **more), request).tasks["pass"].scores
+
+    plain = predicted()
     trained(opened(withheld=()))
-    request = Predict({}, str(file), personal=True)
-    plain, ours = (
-        ask(opened(withheld=()), replace(request, personal=personal)).tasks["pass"].scores for personal in (False, True)
-    )
-    assert not np.allclose(plain, ours, atol=0.01)
-    with pytest.raises(RefusedError, match="no private components for the present configuration"):
-        ask(opened(withheld=(), private_adapter=None), request)
+    assert not np.allclose(plain, predicted(), atol=0.01)
+    assert predicted(private_adapter=None) == plain
     with pytest.raises(UsageError, match="another kind, rank or model"):
-        ask(opened(withheld=(), private_adapter=PrivateAdapter("rslora", 4)), request)
+        predicted(private_adapter=PrivateAdapter("rslora", 4))
     (path,) = (tmp_path / "private").glob("adapter-*")
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-7])
+    path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(CorruptError, match=r"adapter-essay\.safetensors is damaged"):
-        ask(opened(withheld=()), request)
+        predicted()
     path.unlink()
-    with pytest.raises(RefusedError, match="no private components"):
-        ask(opened(withheld=()), request)
-    # Trained anew without an adapter, none is left behind.
-    path.write_bytes(whole)
-    plainly = opened(withheld=(), private_adapter=None)
-    trained(plainly)
-    assert [found.name for found in (tmp_path / "private").iterdir()] == ["private.safetensors"]
-    assert np.shape(ask(plainly, request).tasks["pass"].scores) == np.shape(ours)
+    assert predicted() == plain
+
+
+def test_without_an_adapter_there_is_nothing_to_train(opened: Opener) -> None:
+    with pytest.raises(UsageError, match="no private adapters"):
+        trained(opened(private_adapter=None))
 
 
 def test_progress_reaches_its_total(opened: Opener) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from collegium.crypto.errors import RefusedError, UsageError
+from collegium.crypto.errors import UsageError
 from collegium.node.learner.messages import Evaluate, Personalise, Predict, PrivateAdapter
 from collegium.node.learner.worker import Worker
 
@@ -36,14 +36,13 @@ def test_it_learns_the_school_s_own_words_beside_the_shared_model_and_stays_at_h
     (spec,), _ = parts_of(model)
     assert spec.dimension == 18
     private, new = folder / "private", str(folder / "new.csv")
-    own = replace(opening(folder, model), private=str(private), private_adapter=PrivateAdapter("lora", 8))
+    ours = replace(opening(folder, model), private=str(private), private_adapter=PrivateAdapter("lora", 8))
     worker = Worker()
-    ask(worker, own)
-    before = ask(worker, Evaluate(SHARED))
-    assert before.personal is None
+    ask(worker, ours)
+    before = ask(worker, Evaluate(SHARED, home_layer=True))
+    assert before.home_layer == {}
     draft = ask(worker, Predict(SHARED, new)).tasks["feedback"].texts
-    with pytest.raises(RefusedError, match="no private components"):
-        ask(worker, Predict(SHARED, new, personal=True))
+    assert ask(worker, Predict(SHARED, new, home_layer=True)).tasks["feedback"].texts == draft, "not trained yet"
 
     told: list[tuple[int, int]] = []
     answer = ask(worker, Personalise(SHARED), lambda done, total: told.append((done, total)))
@@ -53,24 +52,22 @@ def test_it_learns_the_school_s_own_words_beside_the_shared_model_and_stays_at_h
     (file,) = private.iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
-    after = ask(worker, Evaluate(SHARED))
+    after = ask(worker, Evaluate(SHARED, home_layer=True))
     assert after.tasks["feedback"].value == before.tasks["feedback"].value
-    assert after.personal is not None
-    shared, personal = after.tasks["feedback"].value, after.personal["feedback"].value
+    shared, own = after.tasks["feedback"].value, after.home_layer["feedback"].value
     assert shared is not None
-    assert personal is not None
-    assert personal < shared - 1.0, "held-out students of the same school"
+    assert own is not None
+    assert own < shared - 1.0, "held-out students of the same school"
     assert ask(worker, Predict(SHARED, new)).tasks["feedback"].texts == draft
-    assert ask(worker, Predict(SHARED, new, personal=True)).tasks["feedback"].texts != draft
+    assert ask(worker, Predict(SHARED, new, home_layer=True)).tasks["feedback"].texts != draft
 
     # Another worker finds it; one whose configuration has none, or another kind, does not use it.
     again = Worker()
-    ask(again, own)
-    found = ask(again, Evaluate(SHARED)).personal
-    assert found is not None
-    assert found["feedback"].value == personal
-    ask(again, replace(own, private_adapter=None))
-    assert ask(again, Evaluate(SHARED)).personal is None
-    ask(again, replace(own, private_adapter=PrivateAdapter("lora", 4)))
+    ask(again, ours)
+    found = ask(again, Evaluate(SHARED, home_layer=True)).home_layer
+    assert found["feedback"].value == own
+    ask(again, replace(ours, private_adapter=None))
+    assert ask(again, Evaluate(SHARED, home_layer=True)).home_layer == {}
+    ask(again, replace(ours, private_adapter=PrivateAdapter("lora", 4)))
     with pytest.raises(UsageError, match="another kind, rank or model"):
-        ask(again, Evaluate(SHARED))
+        ask(again, Evaluate(SHARED, home_layer=True))

@@ -50,7 +50,7 @@ def a_session(kind: str = "multiclass", architecture: str = "ridge", features: i
     spec = replace(specs[0], step_log2=16)
     return Session(
         {spec.name: spec}, {}, learning, NO_SEED, {}, {}, {}, randomness(1), torch.device("cpu"), Texts(), Path(),
-        frozenset(), frozenset(), None,
+        frozenset(), frozenset(), False,
     )  # fmt: skip
 
 

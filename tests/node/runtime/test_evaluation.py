@@ -26,10 +26,10 @@ def test_a_task_has_the_round_and_epoch_of_its_head() -> None:
     ]
 
 
-def test_groups_and_personal_figures() -> None:
-    shared, personal = told(0.7, sex={"f": GroupFigure(0.6, MIN_CELL)}), told(0.8)
-    rows = metric_rows(Evaluated({"a": shared}, {"a": personal}), STATES, 2.0)
-    assert [(m.metric, m.cell, m.value, m.personal) for m in rows] == [
+def test_groups_and_figures_with_the_home_layer() -> None:
+    shared, at_home = told(0.7, sex={"f": GroupFigure(0.6, MIN_CELL)}), told(0.8)
+    rows = metric_rows(Evaluated({"a": shared}, {"a": at_home}), STATES, 2.0)
+    assert [(m.metric, m.cell, m.value, m.home_layer) for m in rows] == [
         ("auc", "", 0.7, False),
         ("accuracy", "", 0.5, False),
         ("auc", "sex=f", 0.6, False),

@@ -88,10 +88,10 @@ def test_several_at_once_are_left_out_one_after_the_other(runtime: Any, tmp_path
 def test_what_private_components_learned_goes_too(runtime: Any) -> None:
     folder = runtime.home.private
     folder.mkdir(mode=0o700)
-    (folder / "private.safetensors").write_bytes(b"learned from all")
+    (folder / "adapter-essay.safetensors").write_bytes(b"learned from all")
     trio.run(runtime.exclude, WHO)
     assert list(folder.iterdir()) == []
-    (folder / "private.safetensors").write_bytes(b"learned without")
+    (folder / "adapter-essay.safetensors").write_bytes(b"learned without")
     trio.run(runtime.exclude, WHO)
     again(runtime)
     assert len(list(folder.iterdir())) == 1, "again changes nothing"
@@ -100,16 +100,17 @@ def test_what_private_components_learned_goes_too(runtime: Any) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_private_components_are_due_again_when_the_worker_is_back(runtime: Any) -> None:
+def test_private_adapters_are_due_again_when_the_worker_is_back(runtime: Any) -> None:
     runtime.jobs._personalised, runtime.jobs._reopening = (2, 8), True
+    runtime.jobs._evaluated_at_home = ev.Evaluate(())
     runtime.jobs._on_learner_ready(Opened({}))
-    assert runtime.jobs._personalised == (0, 0)
+    assert (runtime.jobs._personalised, runtime.jobs._evaluated_at_home) == ((0, 0), None)
     runtime.jobs._personalised = (2, 8)
     runtime.jobs._on_learner_ready(Opened({}))
     assert runtime.jobs._personalised == (2, 8), "a worker that fell over has learned from nobody else"
 
 
-def test_g7_private_components_learn_nothing_while_the_node_is_on_hold(runtime: Any) -> None:
+def test_g7_nothing_is_learned_at_home_while_the_node_is_on_hold(runtime: Any) -> None:
     """A home that lost the list of removed students would train them on the removed ones."""
     jobs, asked = runtime.jobs, list[object]()
 
@@ -120,14 +121,13 @@ def test_g7_private_components_learn_nothing_while_the_node_is_on_hold(runtime: 
     async def states(_chains: object) -> dict[str, bytes]:
         return {}
 
-    jobs.config = replace(jobs.config, learning=replace(jobs.config.learning, private=True))
     jobs.learner.request, jobs._states = request, states
     jobs._evaluated = ev.Evaluate((("head/task0", 2 * jobs.config.learning.personalise_every, 0, b""),))
     runtime.core.removals_unknown = True
-    trio.run(jobs._personalise)
+    trio.run(jobs._at_home)
     assert asked == []
     runtime.core.removals_unknown = False
-    trio.run(jobs._personalise)
+    trio.run(jobs._at_home)
     assert len(asked) == 1
 
 

@@ -244,10 +244,10 @@ def test_metrics_are_filtered_and_the_last_ones_win(store: Store) -> None:
     assert store.metrics(limit=3) == rows[3:]
 
 
-def test_figures_of_groups_and_of_private_components_stand_beside_each_other(store: Store) -> None:
+def test_figures_of_groups_and_of_the_home_layer_stand_beside_each_other(store: Store) -> None:
     every = [
         Metric(1, 0, "pass", "auc", 0.5, 200, 1.0),
-        Metric(1, 0, "pass", "auc", 0.6, 200, 1.0, personal=True),
+        Metric(1, 0, "pass", "auc", 0.6, 200, 1.0, home_layer=True),
         Metric(1, 0, "pass", "auc", 0.7, MIN_CELL, 1.0, "sex=f"),
         Metric(1, 0, "pass", "auc", 0.8, MIN_CELL, 1.0, "sex=f", True),
     ]

@@ -269,7 +269,7 @@ def test_a_short_run_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixt
     assert bench.run(only="oulad", seeds=1, epsilon=inf, out=tmp_path / "out", as_json=True, quick=True, workers=1) == 0
     results = json.loads(capsys.readouterr().out)["oulad"]
     assert results == json.loads((tmp_path / "out" / "learn.json").read_text())["oulad"]
-    assert [row["mode"] for row in results["rows"]] == ["federated", "federated + private", "local", "central"]
+    assert [row["mode"] for row in results["rows"]] == ["federated", "federated + home layer", "local", "central"]
     for row in results["rows"]:
         assert row["epsilon"] is None
         assert set(row["institutions"]) == {"AAA", "BBB", "CCC", "DDD", "EEE", "FFF", "GGG"}

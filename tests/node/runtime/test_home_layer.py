@@ -1,7 +1,6 @@
-"""Private components never leave: every byte that a node says or serves, with them and without."""
+"""The home layer never leaves: every byte that a node says or serves, with it and without."""
 
 import shutil
-import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,13 +11,15 @@ import numpy as np
 import pytest
 import trio
 import zstandard
-from safetensors.numpy import load_file
 
 from collegium.node.blueprint.presets import NO_SEED, preset
 from collegium.node.core.messages import SyncRequest
 from collegium.node.home.config import Privacy
 from collegium.node.home.lock import hold
-from collegium.node.learner.messages import Asks, Personalise
+from collegium.node.learner.home_layer import learned
+from collegium.node.learner.messages import Asks, Evaluate
+from collegium.node.learner.session import build
+from collegium.node.learner.worker import Worker
 from collegium.node.network import Counters
 from collegium.node.runtime import runtime as module
 from collegium.node.runtime.runtime import Runtime
@@ -30,8 +31,9 @@ from collegium.sims.learn.datasets import prepare_digits
 from collegium.sims.processes.federation import Agreed, Settings, found
 
 from ...waiting import LIMIT
+from ..learner.asking import ask
 
-ROUNDS, EVERY = 4, 2
+ROUNDS = 4
 
 
 class RecordingNetwork:
@@ -77,8 +79,8 @@ class Ran:
             runtime = Runtime(home, config, charter, signed, identity, store)
             assert runtime.learner._opening is not None
             runtime.learner._opening = replace(runtime.learner._opening, seed=5)
-            self.trained = self._watched(runtime)
-            trio.run(self._until_done, runtime, config.learning.private)
+            self.opening, self.states = runtime.learner._opening, self._watched(runtime)
+            trio.run(self._until_done, runtime, config.learning.home_layer)
             self.metrics: list[Metric] = store.metrics()
             request = schema.dump(SyncRequest(charter.federation, 0, (), b""))
             served = trio.run(runtime.dialogue.serve_sync, bytes(32), request)
@@ -92,24 +94,24 @@ class Ran:
         self.home = home
 
     @staticmethod
-    def _watched(runtime: Runtime) -> list[int]:
-        """The list of the rounds after which private components were trained; it grows as they are."""
-        request, requests = runtime.learner.request, []
+    def _watched(runtime: Runtime) -> list[dict[str, bytes]]:
+        """The list of the states beside which a home layer was learned; it grows as they are."""
+        request, states = runtime.learner.request, []
 
         async def watched(message: Asks[Any]) -> Any:
             answer = await request(message)
-            if isinstance(message, Personalise):
-                requests.append(runtime.jobs._personalised[1])
+            if isinstance(message, Evaluate) and message.home_layer:
+                states.append(message.states)
             return answer
 
         runtime.learner.request = watched  # type: ignore[method-assign]
-        return requests
+        return states
 
-    async def _until_done(self, runtime: Runtime, private: bool) -> None:
+    async def _until_done(self, runtime: Runtime, home_layer: bool) -> None:
         async def wait() -> None:
             with trio.fail_after(LIMIT):
                 while not any(  # noqa: ASYNC110 - the store tells nobody
-                    m.round == ROUNDS and m.personal is private for m in runtime.store.metrics()
+                    m.round == ROUNDS and m.home_layer is home_layer for m in runtime.store.metrics()
                 ):
                     await trio.sleep(0.05)
             runtime.request_stop()
@@ -136,34 +138,41 @@ def windows(values: np.ndarray[Any, Any]) -> list[bytes]:
     """Every four neighbouring numbers that are not all zero, as bytes, in the formats that they could leave in."""
     flat = values.reshape(-1)
     rows = [flat[at : at + 4] for at in range(0, flat.size - 3, 4)]
-    return [row.astype(kind).tobytes() for kind in ("<f4", ">f4", "<f8", ">f8", "<f2") for row in rows if row.all()]
+    return [row.astype(kind).tobytes() for kind in ("<f4", ">f4", "<f8", ">f8") for row in rows if row.all()]
 
 
-def test_no_byte_of_private_components_leaves_and_shared_updates_are_the_same_without_them(
+def secrets(ran: Ran) -> list[bytes]:
+    """Pieces of the last home layer, learned once more from the same data and states: the same bits."""
+    worker = Worker()
+    ask(worker, ran.opening)
+    session = worker.session("")
+    layer = learned(session, build(session, ran.states[-1]), ran.states[-1])
+    return [piece for one in layer.values() for part in (one.weight, one.bias) for piece in windows(part.numpy())]
+
+
+def test_no_byte_of_the_home_layer_leaves_or_is_stored_and_shared_updates_are_the_same_without_it(
     home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     twin = replace(home, root=Path(shutil.copytree(home.root, tmp_path / "twin")))
-    with_private = Ran(home, monkeypatch, private=True, personalise_every=EVERY)
-    without = Ran(twin, monkeypatch)
-    assert len(with_private.updates) == 2 * ROUNDS
-    assert with_private.updates == without.updates, "a seeded learner sends the same bits"
+    with_layer = Ran(home, monkeypatch)
+    without = Ran(twin, monkeypatch, home_layer=False)
+    assert len(with_layer.updates) == 2 * ROUNDS
+    assert with_layer.updates == without.updates, "a seeded learner sends the same bits"
 
-    (path,) = home.private.iterdir()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(home.private.stat().st_mode) == 0o700
-    secret = [window for tensor in load_file(path).values() for window in windows(tensor)]
+    secret = secrets(with_layer)
     assert len(secret) > 500
-    assert not any(window in with_private.bytes for window in secret)
-    assert path.read_bytes()[:64] not in with_private.bytes
-    assert all(payload[-32:] in with_private.bytes for payload in without.payloads), "what is said is looked at"
-    assert not twin.private.exists()
+    assert not any(window in with_layer.bytes for window in secret)
+    stored = b"".join(path.read_bytes() for path in home.root.rglob("*") if path.is_file())
+    assert not any(window in stored for window in secret)
+    assert not home.private.exists()
+    assert all(payload[-32:] in with_layer.bytes for payload in without.payloads), "what is said is looked at"
 
-    shared, personal = ({m.round: m for m in with_private.metrics if m.personal is kind} for kind in (False, True))
-    assert sorted(shared) == [0, 1, 2, 3, 4]
-    assert personal.keys() >= {3, 4}
-    assert not personal.keys() & {0, 1}, "not trained yet"
-    # Every second round; the last training may be under way when this one has seen enough.
-    assert [round_ // EVERY for round_ in with_private.trained] in ([1], [1, 2])
-    assert not without.trained
-    assert {m.round: m.value for m in without.metrics} == {n: m.value for n, m in shared.items()}
-    assert not any(m.personal for m in without.metrics)
+    shared, at_home = ({m.round for m in with_layer.metrics if m.home_layer is kind} for kind in (False, True))
+    assert shared == {0, 1, 2, 3, 4}
+    assert ROUNDS in at_home
+    figures = [{(m.round, m.metric): m.value for m in ran.metrics if not m.home_layer} for ran in (with_layer, without)]
+    assert figures[0] == figures[1]
+    assert not without.states
+    assert not any(m.home_layer for m in without.metrics)
+    best = {m.home_layer: m.value for m in with_layer.metrics if (m.round, m.metric) == (ROUNDS, "brier")}
+    assert best[True] < best[False]
