@@ -14,7 +14,7 @@ change of members named. Then, by kind:
                  height, chained to its author's last one, in the agreed order; cuts, tree sizes and roots (RFC 6962)
                  recomputed; in updates the author's signature and every host's receipt; each amendment of the charter
                  and the quorum of votes behind it, from which the charter in force is put together again: compare its
-                 digest with that of `collegium charter history` (a vote is not followed to a member's new key)
+                 digest with that of `collegium charter history`
     inclusion    one record, its signature, and its path to the root of a certified tree
     consistency  that a certified tree appends to an older certified one
 
@@ -27,6 +27,7 @@ Exit codes: 0 accepted, 1 rejected, 2 the command is wrong. The formats: ../prov
 
 import argparse
 import hashlib
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -134,6 +135,21 @@ HEADER |= {"blob": B32, "generation": U32, "manifest": B32} | dict.fromkeys(
 SHARD = {"shard": (int, 1, 63)}
 MOTION = {"action": NAME, "subject": B32, "statement": (bytes, 0, 24 << 10), "reason": (str, 0, 512), "expiry": U63}
 BALLOT = {"motion": B32, "yes": (int, 0, 1)}
+FOR_ALL = ("admit", "amend", "rewind")
+ABOUT_ONE = ("expel", "leave", "rekey", "suspend", "suspend-training", "withdraw")
+# Characters that a reason may not have: they cannot be seen, or they hide or reverse their neighbours.
+HIDDEN = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f\\xad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f"
+    "\\u2800\\u3164\\ud800-\\udfff\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb\\U00013430-\\U0001343f\\U00016fe4\\U0001bca0-\\U0001bca3"
+    "\\U0001d159\\U0001d173-\\U0001d17a\\U000e0000-\\U000e01ff]"
+)
+STATED = ("admit", "amend", "rekey", "rewind", "withdraw")
+REKEYING = {"federation": B32, "author": B32, "old": B32}
+APPLICATION = {"federation": B32, "author": B32, "name": NAME, "addresses": Many((str, 1, 256), 0, 8), "token": B32}
+WITHDRAWAL = {
+    "federation": B32, "author": B32, "scope": NAME, "mode": NAME, "through": U63, "components": Many(NAME, 0, 256),
+    "first": U63, "last": U63, "updates": Many(B32, 0, 64),
+}  # fmt: skip
 LIMITS = ("round_deadline", "max_staleness", "records_per_height", "bytes_per_height", "refold_horizon", "pace")
 RECIPE = ("steps", "sample_rate", "recovery_share", "planned_rounds", "min_students")
 OPENS = {part: Many(ANY, 0, 64) for part in ("modalities", "tasks", "floors", "components")}
@@ -306,8 +322,8 @@ class Federation:
         names = {member["key"]: member["name"] for member in self.charter["members"]}
         return str(names.get(key, "whoever joined with the key")) + f" {key.hex()[:16]}"
 
-    def quorum(self) -> int:
-        n = len(self.members)
+    def quorum(self, n: int | None = None) -> int:
+        n = len(self.members) if n is None else n
         return 2 * n // 3 + 1 if self.charter["rules"]["fault_model"] == "byzantine" else n // 2 + 1
 
     def follow(self, head: Any) -> bool:
@@ -371,51 +387,147 @@ class Federation:
 
 
 class InForce:
-    """The charter in force, from motions and ballots in the order of the ledger."""
+    """The charter in force, from motions and ballots in the order of the ledger.
+
+    All motions are followed, since those that are open bound how many more their author may open, and a member's new
+    key takes over its votes. What only the rounds or offers tell is not: a motion is open here until it is decided or
+    expires, though it is about a host that offers nothing, a name that is taken, or contributions withdrawn before.
+    """
 
     def __init__(self, federation: Federation) -> None:
         self.federation, self.number = federation, 0
         self.charter = dict(federation.charter)
         self.open: dict[bytes, dict[str, Any]] = {}
+        self.members = set(federation.members)
+        self.seats = set(federation.members)  # keys of members of all times
+        self.keys: dict[bytes, int] = {}  # how many a member had before this one
 
     def read(self, record: Any, name: bytes, height: int) -> None:
-        """Take a motion to amend, or a ballot about one. What no member can take is ignored by all alike."""
+        """Take a motion or a ballot. What no member can take is ignored by all alike."""
         try:
             if record["kind"] == "ballot":
                 ballot = decode(record["body"], BALLOT, "a ballot")
-                motion = self.open.get(ballot["motion"])
-                if motion is not None and record["author"] not in motion["yes"] | motion["no"]:
-                    motion["yes" if ballot["yes"] else "no"].add(record["author"])
+                self.vote(self.open.get(ballot["motion"]), record["author"], "yes" if ballot["yes"] else "no")
             elif record["kind"] == "motion":
                 self.propose(decode(record["body"], MOTION, "a motion"), record["author"], name, height)
         except RejectedError:
             return
 
+    def vote(self, motion: dict[str, Any] | None, author: bytes, side: str) -> None:
+        if motion is not None and author not in motion["yes"] | motion["no"] and author in self.voters(motion):
+            motion[side].add(author)
+
+    def voters(self, motion: dict[str, Any]) -> set[bytes]:
+        """The members that have a vote on a motion: all, or all but the one that it is about, or that one alone."""
+        if motion["action"] in FOR_ALL:
+            return self.members
+        own = {motion["subject"]} & self.members
+        return own if motion["author"] == motion["subject"] else self.members - own
+
     def propose(self, motion: Any, author: bytes, name: bytes, height: int) -> None:
-        if motion["action"] != "amend" or motion["subject"] != self.federation.id:
-            return
-        amendment = decode(motion["statement"], AMENDMENT, "an amendment")
-        same = next((m for m in self.open.values() if m["statement"] == motion["statement"]), None)
-        if same is not None:  # to propose it again is a vote
-            same["yes"] |= {author} - same["no"]
-            return
-        need(amendment["federation"] == self.federation.id, "it is of another federation")
-        need(amendment["number"] == self.number + 1, "it is out of turn")
+        action, own = motion["action"], motion["subject"] == author
+        need(action in (*FOR_ALL, *ABOUT_ONE), "nobody knows how to do it")
         need(height + 20 <= motion["expiry"] <= height + 100_000, "it is open for too long, or not long enough")
-        self.amended(amendment["changes"])  # rejects what cannot be
-        self.open[name] = {**motion, **amendment, "yes": {author}, "no": set[bytes]()}
+        need(not HIDDEN.search(motion["reason"]), "its reason cannot be seen")
+        need((action in STATED) == bool(motion["statement"]), "it has a statement that it does not need, or none")
+        what = ("action", "subject", "statement")
+        same = next((m for m in self.open.values() if all(m[key] == motion[key] for key in what)), None)
+        mine = sum(m["author"] == author for m in self.open.values())
+        need(same is not None or mine < 4, "its author has four others that are open")
+        need(action == "amend" or len(motion["statement"]) <= 4096, "its statement is too long")
+        need(own or action != "leave", "nobody leaves for another")
+        need(not own or action not in ("expel", "suspend", "suspend-training"), "it is about its author")
+        need(own or action not in ABOUT_ONE or len(self.members) >= 3, "too few could decide about one")
+        need(not own or action != "rekey" or self.keys.get(author, 0) < 8, "too many keys")
+        more = self.stated(motion)
+        need(not self.void({**motion, **more}), "it cannot be carried out")
+        if same is not None:  # to propose it again is a vote
+            self.vote(same, author, "yes")
+            return
+        if action == "amend":
+            self.amended(more["changes"])  # rejects what cannot be
+        self.open[name] = {**motion, **more, "author": author, "yes": {author}, "no": set[bytes]()}
+
+    def stated(self, motion: Any) -> dict[str, Any]:
+        """What the statement of a motion says: an amendment, a new key, an application, or what is withdrawn."""
+        action, wire, id_ = motion["action"], motion["statement"], self.federation.id
+        if action not in STATED:
+            return {}
+        if action == "amend":
+            said = decode(wire, AMENDMENT, "an amendment")
+            need(said["federation"] == id_ == motion["subject"], "it is of another federation")
+            return {"number": said["number"], "changes": said["changes"]}
+        if action in ("withdraw", "rewind"):
+            said = decode(wire, WITHDRAWAL, "a withdrawal")
+            mode = "refold" if action == "withdraw" else "rewind"
+            need(
+                said["federation"] == id_ and said["author"] == motion["subject"] and said["mode"] == mode,
+                "other terms",
+            )
+            return {}
+        domain, shape, who = (
+            ("rekeying", REKEYING, "old") if action == "rekey" else ("application", APPLICATION, "author")
+        )
+        need(len(wire) > 64, "a statement is too short")
+        said = decode(wire[64:], shape, "a statement")
+        need(said["federation"] == id_ and said[who] == motion["subject"], "it is about another")
+        need(signed(said["author"], domain, wire[64:], wire[:64]), "a statement is badly signed")
+        return {"key": said["author"]}
+
+    def void(self, motion: dict[str, Any]) -> bool:
+        """Whether a motion cannot be carried out any more, as far as it is followed here."""
+        action, subject = motion["action"], motion["subject"]
+        if action == "amend":
+            return bool(motion["number"] != self.number + 1)
+        if action in ("withdraw", "rewind", "admit"):
+            return bool((subject in self.seats) == (action == "admit"))
+        taken = action == "rekey" and motion["key"] in self.seats
+        last = action in ("leave", "expel") and len(self.members) == 1
+        return bool(subject not in self.members or taken or last)
 
     def decide(self, height: int) -> None:
-        """After a block: the members that follow it decide, motions in the order in which they came."""
-        members, quorum = set(self.federation.members), self.federation.quorum()
-        for name, motion in list(self.open.items()):
-            if motion["number"] != self.number + 1:
-                del self.open[name]
-            elif len(motion["yes"] & members) >= quorum:
-                self.charter, self.number = self.amended(motion["changes"]), self.number + 1
-                del self.open[name]
-            elif len(members - motion["no"]) < quorum or height >= motion["expiry"]:
-                del self.open[name]
+        """After a block: motions one after the other, each by the members that follow from the one before."""
+        after = set(self.federation.members)
+        ended = {m["subject"] for m in self.open.values() if m["action"] in ("expel", "leave", "rekey")}
+        self.members -= self.members - after - ended  # who was caught lying went before
+        while True:
+            name = next((name for name, m in self.open.items() if self.ended(m, height) is not None), None)
+            if name is None:
+                break
+            motion = self.open.pop(name)
+            if self.ended(motion, height):
+                self.carry(motion)
+        self.members = after  # certified: whatever was not followed here
+        self.seats |= after
+
+    def ended(self, motion: dict[str, Any], height: int) -> bool | None:
+        """Whether a motion passes now; None: it stays open."""
+        if self.void(motion):
+            return False
+        may = self.voters(motion)
+        enough = self.federation.quorum(max(1, len(may)))
+        if len(motion["yes"] & may) >= enough:
+            return True
+        return False if len(may - motion["no"]) < enough or height >= motion["expiry"] else None
+
+    def carry(self, motion: dict[str, Any]) -> None:
+        """Do what a motion that passed says to the charter, the members, and the votes on others."""
+        action, subject = motion["action"], motion["subject"]
+        if action == "amend":
+            self.charter, self.number = self.amended(motion["changes"]), self.number + 1
+        elif action == "admit":
+            self.members, self.seats = self.members | {subject}, self.seats | {subject}
+        elif action in ("leave", "expel"):
+            self.members = self.members - {subject}
+        elif action == "rekey":
+            new = motion["key"]
+            self.keys[new] = self.keys.get(subject, 0) + 1
+            self.members, self.seats = self.members - {subject} | {new}, self.seats | {new}
+            for other in self.open.values():
+                for side in ("yes", "no"):
+                    other[side] = {new if key == subject else key for key in other[side]}
+                if other["subject"] == subject and other["action"] in ("expel", "suspend", "suspend-training"):
+                    other["subject"] = new
 
     def amended(self, changes: Any) -> dict[str, Any]:
         """Return the charter with these changes. Rejects what would change a thing that exists into another."""
@@ -423,10 +535,13 @@ class InForce:
         specs = {spec["name"]: dict(spec) for spec in was["components"]}
         gone = set(was.get("gone", ())) | set(changes["retire"])
         voted = {entry["component"]: entry["rule"] for entry in was.get("voted", ())}
-        need(set(changes["retire"]) <= set(specs), "it retires what is not there")
+        retire, named = changes["retire"], [entry["component"] for entry in changes["closing"]]
+        need(retire == sorted(set(retire)) and named == sorted(set(named)), "it names something twice, or out of order")
+        need(set(retire) <= set(specs) - set(was.get("gone", ())), "it retires what is not there")
         for entry in changes["closing"]:
-            need(entry["component"] in specs, "it is about a component that is not there")
+            need(entry["component"] in set(specs) - gone, "it is about a component that is not there")
             spec = specs[entry["component"]]
+            need(spec["rule"] != "sum", "the rule of a statistic is a sum")
             spec["min_updates"] = entry["min_updates"]
             if entry["rule"] != spec["rule"] or entry["component"] in voted:
                 voted[entry["component"]] = entry["rule"]
@@ -444,8 +559,9 @@ class InForce:
             for part in ("modalities", "tasks", "floors"):
                 learning[part] = [*learning[part], *opening[part]]
         made = {**was, "rules": rules, "learning": learning, "components": [specs[name] for name in sorted(specs)]}
-        made |= {"founding": self.federation.id, "passed": self.number + 1, "gone": sorted(gone), "peak_rate": peak}
-        return made | {"voted": [{"component": name, "rule": voted[name]} for name in sorted(voted)]}
+        made |= {"gone": sorted(gone), "voted": [{"component": name, "rule": voted[name]} for name in sorted(voted)]}
+        need(made != {"gone": [], "voted": []} | was, "it changes nothing")
+        return made | {"founding": self.federation.id, "passed": self.number + 1, "peak_rate": peak}
 
     def line(self) -> str:
         if not self.number:

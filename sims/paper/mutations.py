@@ -161,7 +161,12 @@ def _changed_value(value: Any, source: Random) -> Any:
 
 
 def _change_a_field(value: Any, source: Random) -> Any:
-    *path, last = source.choice(list(_places(value)))
+    places = list(_places(value))
+    if not places:  # an offer of nothing, say
+        return value
+    if places == [()]:  # another mutation made a number of it
+        return _changed_value(value, source)
+    *path, last = source.choice(places)
     inner = value
     for key in path:
         inner = inner[key]
