@@ -39,6 +39,7 @@ def dashboard(
     from ..node.page.server import run
     from ..node.page.source import Source
     from ..node.runtime import logs
+    from .explain import for_page
     from .page_students import PageStudents
 
     place = existing_home(home)
@@ -60,4 +61,5 @@ def dashboard(
         if not webbrowser.open(link):
             say("No browser could be opened: open the link yourself.")
 
-    run(Source(place, FromStore(), None if read_only else PageStudents(place)), port, opened)
+    acts = (None, None) if read_only else (PageStudents(place), for_page(place))
+    run(Source(place, FromStore(), *acts), port, opened)

@@ -16,6 +16,7 @@ from .output import Progress, emit, json_text, progress, say
 if TYPE_CHECKING:
     from ..node.explaining import Proof, Role
     from ..node.home.paths import Home
+    from ..node.page.source import Explains
     from ..node.verify import Model
 
 OPENING = "starting a learner on the own data"
@@ -146,13 +147,15 @@ def explained(
 ) -> "tuple[Proof, Mapping[str, Any]]":
     """Return what an explanation is made of, and what it says to this role. Raises UsageError."""
     from ..node.explaining import Contributor, proof_of, view, without_members
-    from ..node.explaining.roles import OF_ONE
+    from ..node.explaining.roles import of_one
     from ..node.learner.messages import Explain
     from .learners import own_learner
 
     if not file.exists():
         raise UsageError(f"There is no {file}", "Name a CSV or Parquet file, or a folder like the data folder.")
-    if role == "instructor" and record is not None:
+    kind = next(one.kind for one in model.report.charter.learning.tasks if one.name == task)
+    one = of_one(role, kind)
+    if role == "instructor" and not one and record is not None:
         raise UsageError("--record, and an instructor sees the class", "Leave it out, or choose another role.")
     if not model.trained:
         raise UsageError("No round is closed yet: there are no states", "Wait for the first round: `round list`.")
@@ -164,10 +167,10 @@ def explained(
         _tell(step, OPENING, 1)
         if step is not None:
             learner.told = lambda done, total: step(EXPLAINING, done, total)
-        answer = learner.ask(replace(request, only=record is None and role in OF_ONE))
+        answer = learner.ask(replace(request, only=record is None and one))
         learner.told = None
     contributors = [Contributor(member.name, member.key) for member in members]
-    named = answer.records[0].record if role in OF_ONE else record
+    named = answer.records[0].record if one else record
     return proof_of(role, task, named, model, answer), view(role, answer, contributors)
 
 
@@ -197,3 +200,15 @@ def _task(model: "Model", name: str | None) -> str:
         what = "which task?" if name is None else f"there is no task {name!r} here"
         raise UsageError(what, f"Known here: {', '.join(tasks)}. Name one by --task.")
     return name
+
+
+def for_page(home: "Home") -> "Explains":
+    """Return what the page of a home explains results by."""
+
+    def explains(file: str, role: "Role", task: str | None, record: str | None, /) -> "tuple[Proof, Mapping[str, Any]]":
+        from ..node.verify import home_model
+
+        model = home_model(home, from_bytes=False)
+        return explained(home, model, Path(file).expanduser(), role, _task(model, task), record, None)
+
+    return explains

@@ -7,7 +7,7 @@ without a member are folded here.
 from .contributors import Without, without_members
 from .proof import FORMAT, Compared, Proof, compare, proof_of, read, written
 from .roles import ROLES, Contributor, Role, view
-from .words import html, text
+from .words import html, pieces, text
 
 __all__ = [
     "FORMAT",
@@ -19,6 +19,7 @@ __all__ = [
     "Without",
     "compare",
     "html",
+    "pieces",
     "proof_of",
     "read",
     "text",

@@ -14,7 +14,7 @@ from typing import Any
 from ...crypto.errors import CorruptError, UsageError
 from ..learner.answers import Explained
 from ..verify import Model
-from .roles import OF_ONE, ROLES, Role
+from .roles import ROLES, Role
 
 FORMAT = 1
 CLOSE = 1e-6  # by which a figure of another machine may differ
@@ -49,7 +49,7 @@ def proof_of(role: Role, task: str, record: str | None, model: Model, explained:
     return Proof(
         role,
         task,
-        record if role in OF_ONE else None,
+        record,
         report.ledger.federation.hex(),
         report.ledger.height,
         report.ledger.block.hex(),

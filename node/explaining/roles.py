@@ -9,6 +9,9 @@
 | traits of the person | one's own, never as a change | – | – | – |
 | the model | – | – | – | `modalities`, `components`, `contributors`, `gap` |
 
+Of a text that is written a teacher sees `draft` and `moved`: which sentences moved it. It is a draft: no student and no
+guardian is shown one.
+
 A trait is a column that dataset.toml declares `immutable`, names under [sensitive], or whose name says that it is one.
 """
 
@@ -17,6 +20,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never, get_args
 
+from ...crypto.errors import UsageError
+from ...protocol.learning import GENERATE
 from ..learner.answers import Explained, FeatureEffect, RecordExplained
 from ..store.observations import MIN_CELL
 
@@ -28,6 +33,15 @@ LITTLE = 0.01  # of all effects: a feature that counts less is not named to a gu
 Body = dict[str, Any]
 
 
+def of_one(role: Role, kind: str) -> bool:
+    """Whether a role's explanation of such a task is of one record alone. Raises UsageError: not for this role."""
+    if kind == GENERATE and role in OF_ONE:
+        raise UsageError(
+            "A text that is written is a draft, and for a teacher to read first", "Explain it with --role instructor."
+        )
+    return role in OF_ONE or (kind == GENERATE and role == "instructor")
+
+
 @dataclass(frozen=True, slots=True)
 class Contributor:
     """A member, and its place among the variants of each record."""
@@ -37,12 +51,14 @@ class Contributor:
 
 
 def view(role: Role, explained: Explained, contributors: Sequence[Contributor] = ()) -> Body:
-    """Return what a role sees, as JSON. A student's and a guardian's is of the first record, which is the only one."""
+    """Return what a role sees, as JSON. A person's, and a draft's, is of the first record, which is the only one."""
     match role:
         case "student":
             return _student(explained, explained.records[0])
         case "guardian":
             return _guardian(explained.records[0])
+        case "instructor" if explained.kind == GENERATE:
+            return _draft(explained.records[0])
         case "instructor":
             return _instructor(explained.records)
         case "administrator":
@@ -107,6 +123,13 @@ def _instructor(records: Sequence[RecordExplained]) -> Body:
             for (modality, name), of_it in weights.items()
             if len(of_it) >= MIN_CELL
         ],
+    }
+
+
+def _draft(record: RecordExplained) -> Body:
+    return {
+        "draft": record.result,
+        "moved": [{"passage": one.name, "text": one.value, "nats": one.effect} for one in record.features],
     }
 
 

@@ -20,12 +20,15 @@ NO_CAUSE = (
 PERSON_DECIDES = "The model decides nothing: a person does, who may see it otherwise. You can ask that person why."
 
 
-def _pieces(proof: Proof, says: Mapping[str, Any]) -> Iterator[Piece]:
+def pieces(proof: Proof, says: Mapping[str, Any]) -> Iterator[Piece]:
+    """Yield an explanation as paragraphs and tables."""
     match proof.role:
         case "student":
             yield from _student(says)
         case "guardian":
             yield from _guardian(says)
+        case "instructor" if "draft" in says:
+            yield from _draft(says)
         case "instructor":
             yield from _instructor(says)
         case "administrator":
@@ -98,6 +101,18 @@ def _instructor(says: Mapping[str, Any]) -> Iterator[Piece]:
     yield NO_CAUSE
 
 
+def _draft(says: Mapping[str, Any]) -> Iterator[Piece]:
+    yield f"Draft for a teacher, which can be wrong: {says['draft'] or '(nothing)'}"
+    if says["moved"]:
+        yield "What moved it. Without the sentence the same draft were less likely (+) or more (−), in nats a token:"
+        most = sorted(says["moved"], key=lambda one: -abs(one["nats"]))[:SHOWN]
+        yield (
+            ("from", "sentence", "moved by"),
+            [(one["passage"], one["text"], f"{one['nats']:+.3f}") for one in most],
+        )
+    yield "A sentence that moved the draft need not be right, and the draft need not say why."
+
+
 def _administrator(proof: Proof, says: Mapping[str, Any]) -> Iterator[Piece]:
     yield (
         f"Task {proof.task}, {says['explained']} record(s). Figures are in units of the score that decides (of two"
@@ -127,7 +142,7 @@ def _much(share: float) -> str:
 def text(proof: Proof, says: Mapping[str, Any]) -> str:
     """Return an explanation as lines of at most 80 characters."""
     lines = []
-    for piece in _pieces(proof, says):
+    for piece in pieces(proof, says):
         if isinstance(piece, str):
             lines += wrap(piece, WIDTH, break_on_hyphens=False)
         else:
@@ -154,7 +169,7 @@ def html(proof: Proof, says: Mapping[str, Any]) -> str:
     """Return an explanation as a page of its own, that loads nothing."""
     title = escape(f"Why: {proof.task}")
     parts = []
-    for piece in _pieces(proof, says):
+    for piece in pieces(proof, says):
         if isinstance(piece, str):
             parts.append(f"<p>{escape(piece)}</p>")
             continue

@@ -232,6 +232,8 @@ class RecordExplained:
     `score` is what is explained, `start` that of the record that the features are compared with, `nothing` that
     without any modality, `head` that without any component but the head. Features add up to score - start - `gap`,
     modalities to score - nothing, components to score - head. `variants` are the scores with other states.
+    Of a text that is written the score is the loss a token, negative, the features are the sentences that were read,
+    and nothing adds up.
     """
 
     record: str
@@ -323,6 +325,23 @@ class Audited:
 
 
 @dataclass(frozen=True, slots=True)
+class DeletionCurves:
+    """How fast results of so many `records` lose their probability as their features are deleted, one by one.
+
+    Means over the records and the whole curve of what the probability of the result has lost: in the order of the
+    effects, and in the mean of random orders. `best` and `spread` are of the random orders, each over all records.
+    """
+
+    records: int
+    features: float
+    by_effect: float
+    at_random: float
+    best: float
+    spread: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """A request's progress."""
 
@@ -379,5 +398,6 @@ Answer = (
     | CrossChecked
     | Verdict
     | Audited
+    | DeletionCurves
 )
 Reply = Answer | Progress | Failed

@@ -62,8 +62,6 @@ def explain_file(session: Session, request: Explain, progress: Callable[[int, in
     if task is None or task.carrier not in session.specs:
         raise BadRequestError(f"there is no task {request.task!r} here")
     data, part = records_of(session, Path(request.file))
-    if task.kind == GENERATE:
-        raise UsageError(f"task {task.name!r} writes: a text that is written is not explained", "Name another task.")
     places = [(int(s), int(k)) for s, k in np.argwhere(part.batch.weights.numpy() > 0).tolist()]
     if request.record is not None:
         places = [place for place in places if str(part.records[place]) == request.record]
@@ -74,17 +72,24 @@ def explain_file(session: Session, request: Explain, progress: Callable[[int, in
             f"{request.file} has {len(places)} records, and this explanation is for one person",
             "Name the record by its key: --record KEY.",
         )
+    if task.kind == GENERATE:
+        from .explain_text import METHOD as LEFT_OUT  # noqa: PLC0415  # only who writes needs it
+        from .explain_text import explain_texts  # noqa: PLC0415
+
+        named = [(s, k, str(part.records[s, k])) for s, k in places]
+        texts = explain_texts(session, request, task, data, named, progress)
+        return Explained(task.kind, (), LEFT_OUT, _digest(data, task.modalities, places), tuple(texts))
     read = tuple(name for name in task.modalities if name in part.batch.inputs and name not in session.withheld)
     batch = Batch(part.batch.weights, {name: part.batch.inputs[name] for name in read}, {})
     if not any(bool(batch.inputs[name][1][place].any()) for name in read for place in places):
         advice = f"Add the columns of one of its modalities: {', '.join(task.modalities)}."
         raise UsageError(f"{request.file}: no record has a modality of task {task.name!r}", advice)
-    made = _Explainer(session, task, request.states, batch, read)
+    made = Explainer(session, task, request.states, batch, read)
     records = []
     for done, place in enumerate(places, start=1):
         records.append(made.record(place, str(part.records[place]), part.subjects[place[0]]))
         progress(done, len(places))
-    varied = [_Explainer(session, task, {**request.states, **states}, batch, read) for states in request.variants]
+    varied = [Explainer(session, task, {**request.states, **states}, batch, read) for states in request.variants]
     full = []
     for place, (record, score) in zip(places, records, strict=True):
         variants = tuple(float(other.score(other.one(place), score).item()) for other in varied)
@@ -111,7 +116,7 @@ def _digest(data: Dataset, read: Sequence[str], places: Sequence[tuple[int, int]
     return digest("explained", *parts)
 
 
-class _Explainer:
+class Explainer:
     """A model in float64, the embedded records, and the features of the modalities that a task reads."""
 
     def __init__(self, session: Session, task: Task, states: States, batch: Batch, read: Sequence[str]) -> None:
@@ -156,20 +161,20 @@ class _Explainer:
         own = self.one(place)
         with torch.no_grad():
             logits = self.logits(own)
-        values = self._shown(logits)[0]
-        result, score = self._result(logits[0])
+        values = self.shown(logits)[0]
+        result, score = self.result(logits[0])
         with torch.no_grad():
             modalities, nothing = self._by_modality(own, score)
             components, head = self._by_component(own, score)
             changes = self._changes(own, result)
-        effects, start, gap = self._by_feature(own, score)
+        effects, start, gap = self.by_feature(own, score)
         total = float(score(logits)[0])
         return RecordExplained(
             name, student, result, tuple(values.tolist()), total, start, gap, nothing, head, effects, modalities,
             components, (), changes,
         ), score  # fmt: skip
 
-    def _shown(self, logits: Tensor) -> Floats:
+    def shown(self, logits: Tensor) -> Floats:
         """Return the scores that users see, [R, …]: probabilities, or a number in its own units."""
         values = scores(self.task.kind, logits.numpy())
         if self.task.kind == "regression":
@@ -179,14 +184,14 @@ class _Explainer:
 
     def _results(self, logits: Tensor) -> list[str]:
         """Return the result of each row, in words."""
-        values = self._shown(logits)
+        values = self.shown(logits)
         if self.task.kind == "regression":
             return [f"{row[0]:.4g}" for row in values.tolist()]
         names = self.session.class_names.get(self.task.name, ())
         labels = names if len(names) == values.shape[1] else tuple(map(str, range(values.shape[1])))
         return [str(labels[int(row.argmax())]) for row in values]
 
-    def _result(self, logits: Tensor) -> tuple[str, Score]:
+    def result(self, logits: Tensor) -> tuple[str, Score]:
         """Return a record's result, and the score of that result as a function of rows of logits [R, outputs]."""
         (result,) = self._results(logits[None])
         match self.task.kind:
@@ -204,7 +209,7 @@ class _Explainer:
                 weights[chosen] = 1.0
                 return result, lambda rows: rows @ weights
 
-    def _by_feature(self, own: Inputs, score: Score) -> tuple[tuple[FeatureEffect, ...], float, float]:
+    def by_feature(self, own: Inputs, score: Score) -> tuple[tuple[FeatureEffect, ...], float, float]:
         """Return what each feature adds, the score of the record that they are compared with, and the gap."""
         starts = {n: (self.starts[n] * t.unsqueeze(3), t) for n, (_, t) in own.items()}  # invalid steps stay zero
         with self._same_experts(own):

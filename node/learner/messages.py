@@ -18,6 +18,7 @@ from ..privacy.budget import Modality, NoisePart, Verdict
 from .answers import (
     Audited,
     CrossChecked,
+    DeletionCurves,
     Done,
     EpsilonFound,
     Evaluated,
@@ -279,10 +280,22 @@ class AuditOwn(Asks[Audited]):
     session: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DeleteFeatures(Asks[DeletionCurves]):
+    """Delete the features of held-out records in the order of their effects, and in so many random orders."""
+
+    states: States
+    task: str
+    records: Count
+    orders: Annotated[int, Between(2, 1000)]
+    seed: U63
+    session: str = ""
+
+
 SessionRequest = (
     Respec | Train | Evaluate | EvaluateVariants | PredictScores | Predict | Explain | Personalise
 )  # of an opened data folder
-AuditRequest = Audit | AuditOwn | CrossCheck  # of a worker that audits (audit/worker.py)
+AuditRequest = Audit | AuditOwn | CrossCheck | DeleteFeatures  # of a worker that audits (audit/worker.py)
 LearnerRequest = Open | TryModel | Epsilon | DecideRun | SessionRequest  # of a worker that trains
 Request = LearnerRequest | AuditRequest
 

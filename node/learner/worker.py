@@ -17,6 +17,7 @@ from .messages import (
     AuditOwn,
     CrossCheck,
     DecideRun,
+    DeleteFeatures,
     Epsilon,
     Evaluate,
     EvaluateVariants,
@@ -61,7 +62,7 @@ class Worker:
                 return EpsilonFound(value, claimed(value))
             case DecideRun():
                 return _decide_run(request)
-            case CrossCheck() | Audit() | AuditOwn():
+            case CrossCheck() | Audit() | AuditOwn() | DeleteFeatures():
                 advice = "Ask `python -m collegium.node.learner.audit`."
                 raise BadRequestError("a learner that trains audits nothing", advice)
             case TryModel():

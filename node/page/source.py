@@ -1,6 +1,6 @@
 """What a page is made of: the daemon's answers or, where none answers, what its disk has."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol, TypeVar
@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from ...crypto.errors import OperatorError, UnreachableError
 from ..control.client import Client
 from ..control.within import Job, TooLongError
+from ..explaining import Proof, Role
 from ..home.paths import Home
 from ..store.database import Store
 from ..store.observations import Metric
@@ -72,6 +73,16 @@ class Students(Protocol):
         ...
 
 
+class Explains(Protocol):
+    """Explains a table's results to a role, as the command does (cli/explain.py)."""
+
+    def __call__(
+        self, file: str, role: Role, task: str | None, record: str | None, /
+    ) -> tuple[Proof, Mapping[str, Any]]:
+        """Return what the explanation is made of, and what it says. Takes seconds. Raises UsageError."""
+        ...
+
+
 class Reading:
     """One look at a node: every question goes to the daemon, or every question to its files."""
 
@@ -106,10 +117,16 @@ class Reading:
 
 
 class Source:
-    """The node of one home. Without `students` the page shows, and does nothing."""
+    """The node of one home. Without `students` the page shows, and does nothing. It explains by `explains`, if any."""
 
-    def __init__(self, home: Home, from_store: FromStore, students: Students | None = None) -> None:
-        self.home, self.from_store, self.students = home, from_store, students
+    def __init__(
+        self,
+        home: Home,
+        from_store: FromStore,
+        students: Students | None = None,
+        explains: Explains | None = None,
+    ) -> None:
+        self.home, self.from_store, self.students, self.explains = home, from_store, students, explains
         self._kept: dict[str, tuple[object, Job[Any]]] = {}  # what takes seconds, with what it is computed from
         self._making = Lock()
 

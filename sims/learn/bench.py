@@ -19,16 +19,16 @@ from rich.table import Table
 from ...crypto.errors import UsageError
 from ...node.blueprint.recipe import Recipe
 from ...protocol.learning import RULES
-from . import shards, sums, weights, writing
+from . import explained, shards, sums, weights, writing
 from .lies import LIES
 from .plot import draw
 from .runs import MODES, Ground, Run, figure, perform, with_home_layer, with_last
 from .studies import STUDIES, Institutions, Study, all_institutions, everything, study, work_folder
 from .workers import LearnerWorker, share, start_workers
 
-OTHERS = ("m3t", "weights", "attacks", "sums", "shards")  # of several studies' data, or of OULAD
+OTHERS = ("m3t", "weights", "attacks", "sums", "shards", "explain")  # of several studies' data, or of OULAD
 NAMES = (*STUDIES, *OTHERS, *writing.STUDIES)
-NOT_DRAWN = ("weights", "attacks", "sums", "shards")  # a table says more than so many bars
+NOT_DRAWN = ("weights", "attacks", "sums", "shards", "explain")  # a table says more than so many bars
 LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md tolerates
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
 ATTACKED_EPSILON = 8.0
@@ -139,6 +139,8 @@ class _Bench:
             return weights.measure(self.ground.institutions, self.work, self.crew, list(self.seeds), self.quick)
         if self.name == "attacks":
             return self._attacks()
+        if self.name == "explain":
+            return explained.measure(self.ground.institutions, list(self.seeds), self.epsilons, self.quick)
         if self.name == "sums":
             return sums.measure(self.ground.institutions, self.crew, list(self.seeds), self.epsilons)
         if self.name == "shards":
@@ -388,6 +390,8 @@ def _table(name: str, results: Mapping[str, Any]) -> Table:
     """Return the figures as a table."""
     if name == "attacks":
         return _by_attack(results)
+    if name == "explain":
+        return explained.table(results)
     if name == "sums":
         return sums.table(results)
     if name == "weights":

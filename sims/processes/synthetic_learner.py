@@ -17,6 +17,7 @@ from ...node.learner.messages import (
     AuditOwn,
     CrossCheck,
     DecideRun,
+    DeleteFeatures,
     Epsilon,
     Evaluate,
     EvaluateVariants,
@@ -68,7 +69,7 @@ class SyntheticLearner:
                 return Evaluated()
             case Respec() | TryModel() | EvaluateVariants() | PredictScores() | Predict() | Explain():
                 return _no_answer(request)
-            case Personalise() | CrossCheck() | Audit() | AuditOwn():
+            case Personalise() | CrossCheck() | Audit() | AuditOwn() | DeleteFeatures():
                 return _no_answer(request)
             case _:
                 assert_never(request)

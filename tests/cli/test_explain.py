@@ -3,21 +3,28 @@
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from collegium.cli.explain import for_page
+from collegium.cli.read import from_store
 from collegium.consensus.components import origin, replay
 from collegium.node.blueprint import parts
 from collegium.node.blueprint.presets import NO_SEED
 from collegium.node.blueprint.recipe import Recipe, charter_parts
+from collegium.node.explaining import written
 from collegium.node.explaining.roles import ROLES
 from collegium.node.home import Home
 from collegium.node.home.config import Config, Data, Privacy, default_text
 from collegium.node.learner.client import worker
 from collegium.node.learner.messages import Predict, opening
+from collegium.node.page.blocks import Form
+from collegium.node.page.content.learning import quality
+from collegium.node.page.source import Source
 from collegium.protocol.components import MILLION, ComponentSpec
 from collegium.protocol.update import Integers, payload_values
 from collegium.sims.simulator import cluster as simulated
@@ -248,6 +255,23 @@ def test_a_contributors_share_is_what_a_model_refolded_without_it_predicts_other
     assert len(says["contributors"]) == 4
     assert says["gap"] <= 1e-4
     assert set(says["components"]) == {"encoder/about", "encoder/days", "backbone", "skip/pass"}
+
+
+def test_the_page_has_the_form_and_explains_as_the_command_does(
+    run: "Run", node: Home, data: Path, tmp_path: Path
+) -> None:
+    source = Source(node, partial(from_store, node), None, for_page(node))
+    page, _ = source.read(lambda reading: quality(reading, {}))
+    forms = [block for section in page.sections for block in section.blocks if isinstance(block, Form)]
+    assert [(form.path, [each.name for each in form.inputs]) for form in forms] == [
+        ("/act/explain", ["file", "role", "task", "record"])
+    ]
+    assert source.explains is not None
+    proof, says = source.explains(str(data), "student", None, "r5")
+    assert (
+        json.loads(json.dumps(written(proof, says)))
+        == run(*words_for("student", data), "--home", node.root, "--json").value
+    )
 
 
 def test_what_cannot_be_explained_is_refused(run: "Run", node: Home, data: Path, tmp_path: Path) -> None:

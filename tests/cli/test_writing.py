@@ -132,3 +132,29 @@ def test_every_text_is_called_a_draft(run: "Run", home: Home, folder: Path, tmp_
     answer = json.loads(run("predict", new, "--home", home.root, "--json", "--sample", "3").out)
     assert answer["drafts"] == {"feedback": "draft for a teacher"}
     assert [row["feedback (draft for a teacher)"] for row in answer["predictions"]] != drafts
+
+
+def test_what_moved_a_draft_is_told_by_sentence_to_a_teacher_alone(
+    run: "Run", home: Home, folder: Path, tmp_path: Path, one_worker: None
+) -> None:
+    new = tmp_path / "new.csv"
+    new.write_text("id,question,answer\nn1,Why? Say it.,because\n")
+    words = ("explain", new, "--role", "instructor", "--home", home.root)
+    out = tmp_path / "why.json"
+    shown = run(*words, "--out", out)
+    assert shown.code == 0, shown.err
+    says = json.loads(out.read_text())["says"]
+    assert [(one["passage"], one["text"]) for one in says["moved"]] == [
+        ("question, sentence 1", "Why?"), ("question, sentence 2", "Say it."), ("answer", "because"),
+    ]  # fmt: skip
+    (row,) = json.loads(run("predict", new, "--home", home.root, "--json").out)["predictions"]
+    assert says["draft"] == row["feedback (draft for a teacher)"]
+    assert "Draft for a teacher, which can be wrong" in shown.out
+    assert any(abs(one["nats"]) > 1e-3 for one in says["moved"])
+    assert run("explain", "verify", out, new, "--home", home.root).code == 0
+    # Another answer, and another draft's loss: the figures are of this record.
+    new.write_text("id,question,answer\nn1,Why? Say it.,since\n")
+    assert run("explain", "verify", out, new, "--home", home.root).code == 6
+    for role in ("student", "guardian"):
+        refused = run("explain", new, "--role", role, "--home", home.root)
+        assert (refused.code, "for a teacher to read first" in refused.err) == (2, True)

@@ -1,7 +1,7 @@
 """A learner that audits as well: in a process of its own, since an audit may plant mistakes in the training."""
 
 from ..answers import Answer
-from ..messages import Audit, AuditOwn, CrossCheck, LearnerRequest, Request
+from ..messages import Audit, AuditOwn, CrossCheck, DeleteFeatures, LearnerRequest, Request
 from ..worker import OnProgress, Worker, events_of
 
 
@@ -23,6 +23,10 @@ class AuditWorker(Worker):
                 from .probes import audit_own  # noqa: PLC0415  # torch
 
                 return audit_own(request, self.session(request.session), progress)
+            case DeleteFeatures():
+                from .deletion import curves  # noqa: PLC0415  # torch
+
+                return curves(request, self.session(request.session), progress)
             case _:
                 trains: LearnerRequest = request  # mypy refuses an audit without its case
                 return super().handle(trains, progress)

@@ -7,7 +7,7 @@ button confirms it. The daemon is asked over the same control API as by the comm
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from . import members, proofs, training, withdrawing
+from . import explaining, members, proofs, training, withdrawing
 from .steps import Action
 
 
@@ -31,6 +31,7 @@ ACTIONS: Mapping[str, Named] = {
     "verify-ledger": Named("Verify the ledger", proofs.verify_ledger),
     "verify-withdrawal": Named("Verify a withdrawal", proofs.verify_withdrawal),
     "certificate": Named("Certify a withdrawal", proofs.certificate),
+    "explain": Named("Explain results", explaining.explain),
     "check-file": Named("Check a file", proofs.check_file),
 }
 """By the name of its form."""

@@ -5,9 +5,10 @@ from urllib.parse import quote
 
 from ....protocol.learning import Task
 from ... import views
+from ...explaining import ROLES
 from ...store.observations import Metric
 from ...views.shapes import Missing, RoundSummary
-from ..blocks import Cell, Facts, Field, Link, Many, Moment, Page, Search, Section, Table, Words
+from ..blocks import Cell, Facts, Field, Form, Input, Link, Many, Moment, Page, Search, Section, Table, Words
 from ..source import Reading
 from . import cells
 
@@ -126,7 +127,27 @@ def quality(read: Reading, _query: Mapping[str, str]) -> Page:
     if not sections:
         empty = Words("Nothing was measured yet: there is no closed round, or no held-out student with a label here.")
         sections = [Section("none", "No figures yet", (empty,), ("collegium round show COMPONENT ROUND --local",))]
+    if read.source.explains is not None:
+        sections.append(_explain(sorted(name for name, task in tasks.items())))
     return Page("Quality by task", sections, lead)
+
+
+def _explain(tasks: list[str]) -> Section:
+    """Return the form that asks why a record, or a class, gets its results."""
+    inputs = (
+        Input("file", "Table, or folder, on this machine", hint="/home/school/new-pupils.csv"),
+        Input("role", "Who reads it", ROLES[0], ROLES),
+        Input("task", "Task", tasks[0] if tasks else "", tasks),
+        Input("record", "Key of the record, for one person", hint="left out for a class"),
+    )
+    command = "collegium explain FILE --role ROLE"
+    return Section(
+        "explain",
+        "Why a result is what it is",
+        (Form("/act/explain", "Explain", inputs=inputs),),
+        (command,),
+        live=False,
+    )
 
 
 def _task(task: str, declared: Task | None, figures: list[Metric]) -> Section:

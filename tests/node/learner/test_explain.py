@@ -14,7 +14,8 @@ from collegium.node.blueprint import parts
 from collegium.node.blueprint.parts import Part
 from collegium.node.blueprint.recipe import NO_SEED, Recipe, charter_parts
 from collegium.node.learner.answers import RecordExplained
-from collegium.node.learner.messages import Engagement, Explain, Open, Predict, Train
+from collegium.node.learner.audit.worker import AuditWorker
+from collegium.node.learner.messages import DeleteFeatures, Engagement, Explain, Open, Predict, Train
 from collegium.node.learner.shapley import coalitions, shapley
 from collegium.node.learner.worker import Worker
 from collegium.protocol.components import FRACTION_BITS, MILLION, base_vector, weights
@@ -52,7 +53,7 @@ def opened(folder: Path, *more: Part, encoders: bool = True) -> tuple[Worker, Op
     recipe = Recipe((ABOUT, DAYS, DRAWING), TASKS, (*made, *more), 300, 1, 100_000, MILLION, MILLION, MILLION, 16)
     specs, learning = charter_parts(recipe, None, min_updates=1)
     request = Open((str(folder),), specs, learning, NO_SEED, tuple(spec.name for spec in specs), seed=1)
-    worker = Worker()
+    worker = AuditWorker()
     ask(worker, request)
     engaged = {spec.name: Engagement(1.0, 1e-3, 4.0) for spec in specs}
     updates = ask(worker, Train({}, engaged, steps=40, sample_rate=0.9, lot=40.0)).updates
@@ -198,3 +199,10 @@ def test_an_explanation_knows_its_record_and_other_states(folder: Path, few: Pat
     assert varied.digest == one.digest
     with pytest.raises(UsageError, match="no record of that name"):
         ask(worker, replace(Explain(states, str(folder), "pass"), record="r999"))
+
+
+def test_deleting_what_counts_takes_a_result_away_sooner_than_any_random_order(folder: Path) -> None:
+    worker, _, states = opened(folder, parts.backbone(WIDTH, 4))
+    found = ask(worker, DeleteFeatures(states, "pass", records=8, orders=10, seed=1))
+    assert found.records == 8
+    assert found.by_effect > max(1.2 * found.at_random, found.best), found

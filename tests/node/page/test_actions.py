@@ -1,7 +1,8 @@
 """Actions on the page: done once, after they are confirmed, by a form of this session; no id gets into an address."""
 
+import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import unescape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -15,6 +16,7 @@ from collegium.crypto.errors import OperatorError, RefusedError
 from collegium.node.control.client import Client
 from collegium.node.core import events as ev
 from collegium.node.core.state import PAUSED_FLAG
+from collegium.node.explaining import Proof, Role
 from collegium.node.home.invitations import from_text
 from collegium.node.page.actions import ACTIONS, READS, members
 from collegium.node.page.actions.forms import CAUTION, LIMIT
@@ -73,7 +75,9 @@ class Operator:
 
     def __init__(self, daemon: "FakeDaemon", *, acts: bool = True) -> None:  # noqa: F811 - the fixture
         self.students = Removals()
-        self.source = Source(daemon.home, reading(daemon).from_store, self.students if acts else None)
+        self.explained: list[tuple[str, str, str | None, str | None]] = []
+        acting = (self.students, self._explains) if acts else (None, None)
+        self.source = Source(daemon.home, reading(daemon).from_store, *acting)
         app = build(self.source)
 
         async def with_session(scope: Any, receive: Any, send: Any) -> None:
@@ -82,6 +86,15 @@ class Operator:
         self._app: Any = with_session
         self.addresses: list[str] = []
         self.open_for = CAUTION
+
+    def _explains(
+        self, file: str, role: Role, task: str | None, record: str | None, /
+    ) -> tuple[Proof, Mapping[str, Any]]:
+        self.explained.append((file, role, task, record))
+        states = {"head/task0": (2, 0, "cd" * 32)}
+        proof = Proof(role, "task0", record, "ab" * 32, 7, "ef" * 32, states, "a method", "00" * 32, "11" * 32)
+        yours = [{"modality": "about", "feature": "hours", "value": "<7>", "fixed": False, "effect": 1.0}]
+        return proof, {"result": "good", "chances": {"good": 0.8}, "yours": yours, "changes": []}
 
     def ask(self, path: str, method: str = "GET", **options: Any) -> httpx.Response:
         async def asked() -> httpx.Response:
@@ -221,6 +234,23 @@ def test_without_a_daemon_there_is_nothing_to_ask(daemon: "FakeDaemon") -> None:
     assert "collegium node start" in text(page)
 
 
+def test_an_explanation_is_asked_for_by_a_form_and_shown_once_confirmed(daemon: "FakeDaemon") -> None:  # noqa: F811
+    """No daemon is needed; no id and no path gets into an address."""
+    operator = Operator(daemon)
+    assert "a role are needed" in text(operator.send("/act/explain", file="new.csv", role="parent"))
+    fields = {"file": "/school/new.csv", "role": "student", "task": "task0", "record": STUDENT}
+    plan = operator.send("/act/explain", **fields)
+    assert "Explain results to this reader: student?" in text(plan)
+    assert not operator.explained
+    page = operator.confirm(plan)
+    assert operator.explained == [("/school/new.csv", "student", "task0", STUDENT)]
+    assert "result for you is good, with a probability of 80%" in text(page)
+    assert "&lt;7&gt;" in page.text
+    assert "<7>" not in page.text
+    assert json.loads(operator.ask(f"{page.url.path}/file/0").content)["proof"]["height"] == 7
+    assert not any("school" in address or "005" in address for address in operator.addresses)
+
+
 def test_every_form_leads_to_an_action_and_every_action_has_one(daemon: "FakeDaemon") -> None:  # noqa: F811
     operator = Operator(daemon)
     found: set[str] = set()
@@ -235,6 +265,7 @@ def test_every_form_leads_to_an_action_and_every_action_has_one(daemon: "FakeDae
         assert page.status_code == 200, text(page)
         found |= set(re.findall(r'action="/act/([a-z-]+)"', page.text))
     only_after = {"resume", "verify-withdrawal", "certificate"}  # while paused; after a withdrawal: tests/firstweek
+    only_after |= {"explain"}  # on a page that reads files: tests/cli/test_explain.py
     assert found == ACTIONS.keys() - only_after
 
 
