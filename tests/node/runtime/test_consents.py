@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trio
@@ -18,6 +19,8 @@ from collegium.node.home.timetable import timetable
 from collegium.node.learner.answers import Opened
 from collegium.node.runtime.consenting import keep_consents, last_day
 from collegium.node.unlearning.students import load_excluded
+from collegium.node.views.context import Context
+from collegium.node.views.unlearn import scheduled
 
 from .test_exclusion import FAR, OTHER, WHO, T, again, looks, sent_with
 
@@ -45,6 +48,8 @@ def test_who_lapses_is_withdrawn_at_the_next_time_in_one_batch_and_is_not_left_o
     read(runtime, WHO, OTHER)
     assert looks(runtime) == []
     assert {request.at for request in runtime.scheduled} == {request.at}
+    (batch,) = scheduled(cast("Context", SimpleNamespace(ledger=runtime.core.ledger, scheduled=runtime.scheduled)))
+    assert (batch["students"], batch["lapsed"], batch["updates"]) == (2, 2, 2)
     after = again(runtime)
     after.core.in_flight.update(runtime.core.in_flight)
     after.core.signing = True
@@ -156,7 +161,9 @@ def test_g6_what_leaves_a_node_is_the_same_to_the_byte_whether_a_consent_has_end
 
     def left(*refused: str) -> tuple[list[ev.Event], list[bytes]]:
         submitted: list[ev.Event] = []
+        runtime.core.signing = False  # until a start
         core = copy.deepcopy(runtime.core)
+        runtime.core.signing = True  # what is due could be withdrawn
         runtime.jobs.submit, runtime.learner.reopen = submitted.append, opened
         trio.run(runtime.jobs.reopen)
         read(runtime, *refused)
