@@ -41,6 +41,9 @@ def predict(
     shared: Annotated[
         bool, typer.Option("--shared", help="By the shared model alone, without this institution's home layer.")
     ] = False,
+    tenure_mean: Annotated[
+        bool, typer.Option("--tenure-mean", help="By the mean of the states at the end of each member's tenure.")
+    ] = False,
     sample: Annotated[
         int | None,
         typer.Option("--sample", metavar="SEED", min=0, max=MAX_SEED, help="Write texts by chance, from this seed."),
@@ -52,7 +55,7 @@ def predict(
     """Predict every task for the records of a file, with the last certified states. A daemon may run or not."""
     from ..node.learner.messages import Predict
     from ..node.metrics import nearly_certain
-    from ..node.verify import home_model
+    from ..node.verify import home_model, tenure_means
     from ..node.views.worth import certain, no_better, too_certain
 
     node_home = existing_home(home)
@@ -74,7 +77,11 @@ def predict(
             raise UsageError(f"there is no task {task!r} here", f"Known here: {', '.join(tasks)}.")
         if sample is not None and not ({task} if task is not None else set(tasks)) & set(written):
             raise UsageError("--sample, and no text is written", "Leave it out.")
-        answer, own = _ask(node_home, model, Predict({}, str(file.absolute()), not shared, task, sample), step)
+        memories = tenure_means(node_home, model, progress=step) if tenure_mean else {}
+        used = {name: (memories[name] if memories else c).state for name, c in model.components.items()}
+        states = {name: state.astype("<i4").tobytes() for name, state in used.items()}
+        request = Predict(states, str(file.absolute()), not shared, task, sample)
+        answer, own = _ask(node_home, model, request, step)
     chosen = {name: answer.tasks[name] for name in sorted(answer.tasks)}
     columns, rows = _table(answer.records, chosen)
     missing = _records_without(answer)
@@ -99,6 +106,15 @@ def predict(
             if prediction.kind not in UNSURE
         },
     }
+    seats = model.report.ledger.roll.seats
+    if memories:
+        result["tenure_mean"] = {
+            name: {
+                "digest": memory.digest.hex(),
+                "ends": [{"name": seats[key].name, "key": key.hex(), "round": memory.ends[key]} for key in memory.ends],
+            }
+            for name, memory in memories.items()
+        }
     drafts = [name for name in chosen if name in written]
     if drafts:
         result["drafts"] = dict.fromkeys(drafts, DRAFT)
@@ -107,6 +123,10 @@ def predict(
             say(f"{name}: each text is a {DRAFT}. It can be wrong, and may repeat a student's error as a fact.")
         for name, c in model.components.items():
             say(f"{name}: round {c.round}, generation {c.generation}, {c.label}, digest {c.digest.hex()[:16]}")
+        for name, memory in memories.items():
+            ends = ", ".join(sorted(f"{seats[key].name} round {number}" for key, number in memory.ends.items()))
+            what = f"the mean of the states at the end of tenures ({ends})" if ends else "the state itself"
+            say(f"{name}: {what}, digest {memory.digest.hex()[:16]}")
         if answer.without_consent:
             say(f"{counted(answer.without_consent, 'student is', 'students are')} not predicted: they do not consent")
         for name in chosen:
@@ -154,15 +174,14 @@ def _ask(
     request = replace(request, home_layer=at_home)
     with own_learner(home, model, advice, home_layer=at_home) as learner:
         step(OPENING, 1)
-        states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
         step(PREDICTING)
         if progress is not None:
             learner.told = lambda done, total: progress(PREDICTING, done, total)
-        answer = learner.ask(replace(request, states=states))
+        answer = learner.ask(request)
         learner.told = None
         step(PREDICTING, 1)
         step(EVALUATING)
-        own = learner.ask(Evaluate(states, home_layer=at_home))
+        own = learner.ask(Evaluate(request.states, home_layer=at_home))
         return answer, {**own.tasks, **own.home_layer}
 
 

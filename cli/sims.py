@@ -73,7 +73,7 @@ def bench(
         typer.Option(
             "--only",
             metavar="TASK",
-            help="learn: oulad, scientsbank, omniglot, fsdd, m3t, weights, attacks, saf-feedback …",
+            help="learn: oulad, scientsbank, omniglot, fsdd, m3t, weights, continual, attacks, saf-feedback …",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="learn: number of seeds.")] = 3,

@@ -1,6 +1,6 @@
 """The component fold: from frozen lists and update bytes to bit-identical states (design.md sections 5, 7, 9)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -132,3 +132,22 @@ def replay(
         state, saturated = fold_round(state, spec, round_, values)
         saturations += saturated
     return state, saturations
+
+
+def tenure_ends(spec: ComponentSpec, rounds: Iterable[Round], owner: Callable[[bytes], bytes]) -> dict[bytes, int]:
+    """Return for each member the last round that counts an update of it: the end of its tenure, as yet.
+
+    `owner` maps an author's key to its member's present one. A member that a withdrawal took out has none.
+    """
+    return {owner(entry.author): round_.number for round_ in rounds for entry in taken(spec, round_)[0]}
+
+
+def mean_state(states: Sequence[State]) -> State:
+    """Return the mean of states, [d] each, by coordinate and half to even: the memory `tenure-mean` of their ends.
+
+    Exact: a sum of n ≤ 2^16 states is under 2^47, and no quotient of it rounds to a tie that it is not.
+    """
+    total = np.zeros(states[0].shape, dtype=np.int64)
+    for state in states:
+        total += state
+    return np.rint(total / len(states)).astype(np.int32)

@@ -7,6 +7,7 @@ from .bytes import Bytes, Disk, checkpoints
 from .files import ConsistencyFile, InclusionFile, LedgerFile, verify_file
 from .home import parts_of_home, read_charter, verify_home_ledger, verify_home_states, verify_home_withdrawal
 from .ledger import Certification, Counted, Report, verify_ledger, verify_record
+from .memory import Memory, tenure_means
 from .model import Component, Model, home_model
 from .states import StateReport, verify_states
 from .withdrawal import ComponentWithdrawal, WithdrawalReport, verify_withdrawal
@@ -21,6 +22,7 @@ __all__ = [
     "Disk",
     "InclusionFile",
     "LedgerFile",
+    "Memory",
     "Model",
     "Report",
     "StateReport",
@@ -29,6 +31,7 @@ __all__ = [
     "home_model",
     "parts_of_home",
     "read_charter",
+    "tenure_means",
     "verify_file",
     "verify_home_ledger",
     "verify_home_states",

@@ -62,13 +62,14 @@ def train(
     learners: Sequence[Learner],
     setting: Setting,
     seen: Callable[[States], None] = lambda _states: None,
+    start: Mapping[str, State] | None = None,
 ) -> tuple[States, States]:
-    """Train together from the origin; return the mean state of the last half of the rounds, and the last state.
+    """Train together; return the mean state of the last half of the rounds, and the last state.
 
-    Both are post-processing of released updates. A federation's members hold the last one. `seen` is called with the
-    states after each round.
+    They begin with `start`, or the origin. Both are post-processing of released updates. A federation's members hold
+    the last one. `seen` is called with the states after each round.
     """
-    states = {name: origin(spec) for name, spec in setting.specs.items()}
+    states = dict(start) if start is not None else {name: origin(spec) for name, spec in setting.specs.items()}
     sums = {name: np.zeros(state.shape) for name, state in states.items()}
     half = setting.rounds // 2
     for number in range(1, setting.rounds + 1):

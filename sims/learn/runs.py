@@ -63,7 +63,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
+class Drawn:
     """The parts of a charter on which a learner's session depends."""
 
     specs: Sequence[ComponentSpec]
@@ -85,15 +85,15 @@ def perform(
     else:
         groups = [{name: pair} for name, pair in everybody.items()]
     seed = sha256(f"seed {run.seed}".encode()).digest()
-    students = median(_size(worker, ground, name, f, run, recipe_of, seed) for name, f in everybody.values())
+    students = median(students_of(worker, ground, name, f, run, recipe_of, seed) for name, f in everybody.values())
     recipe: Recipe = recipe_of(run.rate, students)
     budget = None if run.epsilon is None else Budget(run.epsilon, DELTA, rounds, 0)
     specs, learning = charter_parts(recipe, budget, min_updates=1, rule=run.rule, base_seed=seed)
-    drawn = _Drawn(specs, learning, seed)
+    drawn = Drawn(specs, learning, seed)
     by_institution: dict[str, dict[str, Any]] = {}
     for group in groups:
         learners = [
-            _learner(worker, ground, name, folders, run, drawn, least_lot * students)
+            learner_of(worker, ground, name, folders, run, drawn, least_lot * students)
             for name, folders in group.values()
         ]
         learners = [_stricter(learner, run, recipe, rounds, specs, seed) for learner in learners]
@@ -106,7 +106,7 @@ def perform(
         states, last = train(lambda _learner: worker.ask, learners, setting)
         if run.mode == "central":
             learners = [
-                _learner(worker, ground, name, folders, run, drawn, least_lot * students)
+                learner_of(worker, ground, name, folders, run, drawn, least_lot * students)
                 for name, folders in everybody.values()
             ]
         honest = [learner for learner in learners if learner.name not in run.liars]
@@ -150,13 +150,13 @@ def _at_home(run: Run, ground: Ground) -> bool:
     return run.private and (run.mode == "federated" or alone) and not run.tune and not run.liars
 
 
-def _learner(
+def learner_of(
     worker: LearnerWorker,
     ground: Ground,
     name: str,
     folders: tuple[Path, ...],
     run: Run,
-    drawn: _Drawn,
+    drawn: Drawn,
     least: float,
 ) -> Learner:
     """Return a learner whose session is open; its lot is that of at least `least` students."""
@@ -168,13 +168,14 @@ def _learner(
     return replace(learner, lot=max(1.0, float(round(drawn.learning.drawn * max(size, least)))))
 
 
-def _size(
+def students_of(
     worker: LearnerWorker, ground: Ground, name: str, folders: tuple[Path, ...], run: Run, recipe_of: Any, seed: bytes
 ) -> int:
+    """Return how many students an institution trains on."""
     key = (name, run.tune)
     if key not in ground.sizes:
         specs, learning = charter_parts(recipe_of(run.rate, 100.0), None, min_updates=1, base_seed=seed)
-        _learner(worker, ground, name, folders, run, _Drawn(specs, learning, seed), 0.0)
+        learner_of(worker, ground, name, folders, run, Drawn(specs, learning, seed), 0.0)
     return ground.sizes[key]
 
 
@@ -184,7 +185,7 @@ def _open(
     learner: Learner,
     folders: tuple[Path, ...],
     run: Run,
-    drawn: _Drawn,
+    drawn: Drawn,
 ) -> int:
     """Open the learner's session, or give an open one these specs; return how many students it trains on."""
     key = (learner.name, run.tune)

@@ -105,18 +105,18 @@ def released(
         if not noisy:
             break  # without noise all seeds are alike
         sessions = {
-            name: _open(worker, f"{source} {name} {part.architecture}", folders, opening, number)
+            name: open_sum(worker, f"{source} {name} {part.architecture}", folders, opening, number)
             for name, folders in institutions.items()
         }
         for epsilon in noisy:
             releases = {}
             for name, (session, students) in sessions.items():
-                update, took = _release(worker, session, spec, epsilon, students)
+                update, took = release(worker, session, spec, epsilon, students)
                 releases[name] = update
                 seconds.append(took)
             whole = np.sum(list(releases.values()), axis=0)
-            together = {name: _value(worker, session, spec, whole) for name, (session, _) in sessions.items()}
-            alone = {name: _value(worker, sessions[name][0], spec, releases[name]) for name in releases}
+            together = {name: value_of(worker, session, spec, whole) for name, (session, _) in sessions.items()}
+            alone = {name: value_of(worker, sessions[name][0], spec, releases[name]) for name in releases}
             values.setdefault(("federated", epsilon), []).append(together)
             values.setdefault(("alone", epsilon), []).append(alone)
     return [
@@ -132,25 +132,29 @@ def released(
     ]
 
 
-def _open(worker: LearnerWorker, session: str, folders: Sequence[Path], opening: Open, seed: int) -> tuple[str, float]:
+def open_sum(
+    worker: LearnerWorker, session: str, folders: Sequence[Path], opening: Open, seed: int
+) -> tuple[str, float]:
     """Open a session whose noise is a function of `seed`; return its name and how many students it has."""
     number = int.from_bytes(sha256(f"{session} {seed}".encode()).digest()[:7])
     answer = worker.ask(replace(opening, data=tuple(str(folder) for folder in folders), seed=number, session=session))
     return session, float(answer.subjects)
 
 
-def _release(
+def release(
     worker: LearnerWorker, session: str, spec: ComponentSpec, epsilon: float | None, students: float
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float]:
+    """Return one noised release of a statistic, [d], and the seconds that it took."""
     noise = 0 if epsilon is None else calibrate(epsilon, DELTA, 1.0, 1)
     rule = Engagement.of(spec.clip_norm, noise, MILLION)
     answer = worker.ask(Train({}, {spec.name: rule}, steps=1, sample_rate=1.0, lot=students, session=session))
     return np.frombuffer(answer.updates[spec.name], dtype=spec.integer_type).astype(np.int64), answer.seconds
 
 
-def _value(
+def value_of(
     worker: LearnerWorker, session: str, spec: ComponentSpec, total: np.ndarray[Any, np.dtype[np.int64]]
 ) -> float:
+    """Return the metric of the head that is solved from a sum, on a session's held-out students."""
     states = {spec.name: words(total).tobytes()}
     value = worker.ask(Evaluate(states, session=session)).statistics[spec.name].value
     return math.nan if value is None else value

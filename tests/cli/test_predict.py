@@ -25,6 +25,7 @@ from collegium.node.learner.client import worker
 from collegium.node.learner.messages import Open, Predict, opening
 from collegium.node.store.database import Store
 from collegium.node.unlearning.exclusion import LEFT_OUT
+from collegium.protocol.components import state_digest
 from collegium.sims.learn.datasets import prepare_digits
 from collegium.sims.simulator.cluster import Cluster
 from collegium.sims.simulator.invariants import Invariants
@@ -41,14 +42,19 @@ COMMAND = Path(sys.executable).with_name("collegium")
 
 @pytest.fixture(scope="module")
 def cluster() -> Cluster:
-    """Four members whose charter is the digits' one; their updates are made up."""
+    """Four members whose charter is the digits' one; their updates are made up. One is lost after the first round."""
     cluster = Cluster(4, 5, Invariants, rounds=ROUNDS)
     specs, learning = preset("digits", budget=None, rounds=ROUNDS, institutions=4)
     cluster.charter = replace(cluster.charter, components=specs, learning=learning, seed=NO_SEED)
     for node in cluster.nodes:
         node.options = replace(node.options, hosted=tuple(spec.name for spec in specs))
     cluster.start()
-    assert cluster.run(lambda: cluster.all_closed(ROUNDS))
+    assert cluster.run(lambda: cluster.all_closed(1))
+    cluster.nodes[3].crash()
+    cores = [node.core for node in cluster.nodes[:3]]
+    assert cluster.run(
+        lambda: all(core and core.folded.get(spec.name, (0,))[0] >= ROUNDS for core in cores for spec in specs
+                    if not spec.is_statistic), cluster.now + 600_000)  # fmt: skip
     cluster.run(lambda: False, cluster.now + 20_000)
     return cluster
 
@@ -162,13 +168,13 @@ def test_on_a_terminal_it_shows_what_it_waits_for(home_alone: Home, file: Path, 
     assert len(out.read_text().splitlines()) == 8
 
 
-def state_of(cluster: Cluster, name: str) -> bytes:
+def state_of(cluster: Cluster, name: str, upto: int = ROUNDS) -> bytes:
     from collegium.consensus.components import origin, replay
     from collegium.protocol.update import payload_values
 
     node = cluster.nodes[0]
     assert node.core is not None
-    spec, rounds = node.core.specs[name], node.core.ledger.components[name].rounds
+    spec, rounds = node.core.specs[name], node.core.ledger.components[name].rounds[:upto]
     state, _ = replay(origin(spec), spec, rounds, lambda entry: payload_values(node.store.blobs[entry.blob], spec))
     return state.astype("<i4").tobytes()
 
@@ -201,6 +207,32 @@ def test_parquet_in_a_file_out_and_json(run: "Run", node: Home, file: Path, tmp_
     assert result["held_out"]["digit"] > 0
     assert len(out.read_text().splitlines()) == 8
     assert out.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_mean_of_the_states_at_the_end_of_tenures_predicts(
+    run: "Run", node: Home, file: Path, cluster: Cluster
+) -> None:
+    """Of member 3 that is the state after round 1, of the others the present one: three quarters and one."""
+    words = ("predict", file, "--home", node.root, "--json")
+    plain, mean = run(*words, "--shared").value, run(*words, "--shared", "--tenure-mean").value
+    core = cluster.nodes[0].core
+    assert core is not None
+    for name in core.hosted:
+        found = mean["tenure_mean"][name]
+        if core.specs[name].is_statistic:
+            assert (found["digest"], found["ends"]) == (core.folded[name][3].hex(), [])
+            continue
+        counted = [{e.author for e in round_.entries} for round_ in core.ledger.components[name].rounds]
+        assert [len(authors) for authors in counted] == [4, 3]
+        ends = {end["key"]: end["round"] for end in found["ends"]}
+        assert ends == {author.hex(): 2 if author in counted[1] else 1 for author in counted[0]}
+        first, last = (np.frombuffer(state_of(cluster, name, upto), "<i4").astype(np.int64) for upto in (1, 2))
+        expected = np.rint((first + 3 * last) / 4).astype(np.int32)
+        assert found["digest"] == state_digest(name, expected).hex() != mean["components"][name]["digest"]
+    assert "tenure_mean" not in plain
+    assert plain["predictions"] != mean["predictions"]
+    said = run("predict", file, "--home", node.root, "--tenure-mean").err
+    assert "at the end of tenures (member 0 round 2, member 1 round 2, member 2 round 2, member 3 round 1)" in said
 
 
 def test_a_missing_modality_is_told(run: "Run", node: Home, file: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collegium.consensus import robust
-from collegium.consensus.components import Entry, Round, fold_round, origin, replay
+from collegium.consensus.components import Entry, Round, fold_round, mean_state, origin, replay, tenure_ends
 from collegium.crypto.hashing import sha256
 from collegium.crypto.identity import Identity
 from collegium.protocol.components import STATE_LIMIT, ComponentSpec
@@ -69,6 +70,22 @@ def test_refolding_survivors_is_folding_only_survivors(history: tuple[list[Round
     assert again.tobytes() == from_start.tobytes()
     alone = {e.author for r in dropped for e in r.entries}
     assert sha256(bytes([gone])) not in alone
+
+
+@settings(deadline=None, max_examples=50)
+@given(histories())
+def test_the_mean_of_tenure_ends_follows_a_withdrawal(history: tuple[list[Round], int]) -> None:
+    """G7: it is that of a federation that never had the member, and its quotients are rounded half to even, once."""
+    rounds, gone = history
+    spec, key = spec_of("mean"), sha256(bytes([gone]))
+    dropped = [replace(r, entries=tuple(e for e in r.entries if e.author != key)) for r in rounds]
+    ends = tenure_ends(spec, dropped, lambda author: author)
+    assert ends == {e.author: r.number for r in dropped for e in r.entries}
+    if not ends:
+        return
+    states = [replay(origin(spec), spec, dropped[:number], values(spec))[0] for number in ends.values()]
+    exact = [round(Fraction(sum(int(state[index]) for state in states), len(states))) for index in range(D)]
+    assert mean_state(states).tolist() == exact == mean_state(states[::-1]).tolist()
 
 
 @pytest.mark.parametrize("rule", RULES)
