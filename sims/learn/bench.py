@@ -19,26 +19,16 @@ from rich.table import Table
 from ...crypto.errors import UsageError
 from ...node.blueprint.recipe import Recipe
 from ...protocol.learning import RULES
-<<<<<<< HEAD
-from . import explained, shards, sums, weights, writing
-=======
-from . import continual, shards, sums, weights, writing
->>>>>>> b05e827 (Predict with the mean of the states at the end of tenures)
+from . import continual, explained, shards, sums, weights, writing
 from .lies import LIES
 from .plot import draw
 from .runs import MODES, Ground, Run, figure, perform, with_home_layer, with_last
 from .studies import STUDIES, Institutions, Study, all_institutions, everything, study, work_folder
 from .workers import LearnerWorker, share, start_workers
 
-<<<<<<< HEAD
-OTHERS = ("m3t", "weights", "attacks", "sums", "shards", "explain")  # of several studies' data, or of OULAD
+OTHERS = ("m3t", "weights", "continual", "attacks", "sums", "shards", "explain")  # of several studies, or of OULAD
 NAMES = (*STUDIES, *OTHERS, *writing.STUDIES)
-NOT_DRAWN = ("weights", "attacks", "sums", "shards", "explain")  # a table says more than so many bars
-=======
-OTHERS = ("m3t", "weights", "continual", "attacks", "sums", "shards")  # of several studies' data, or of OULAD
-NAMES = (*STUDIES, *OTHERS, *writing.STUDIES)
-NOT_DRAWN = ("weights", "continual", "attacks", "sums", "shards")  # a table says more than so many bars
->>>>>>> b05e827 (Predict with the mean of the states at the end of tenures)
+NOT_DRAWN = ("weights", "continual", "attacks", "sums", "shards", "explain")  # a table says more than so many bars
 LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md tolerates
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
 ATTACKED_EPSILON = 8.0
