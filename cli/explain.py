@@ -1,6 +1,6 @@
 """`collegium explain`: why the model gives a record its result, by role; and whether another node finds the same."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,7 @@ from .options import ForceOption, HomeOption, JsonOption, existing_home
 from .output import Progress, emit, json_text, progress, say
 
 if TYPE_CHECKING:
-    from ..node.explaining import Proof, Role
+    from ..node.explaining import Explanation, Role
     from ..node.home.paths import Home
     from ..node.page.source import Explains
     from ..node.verify import Model
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 OPENING = "starting a learner on the own data"
 EXPLAINING = "explaining"
 ADVICE = "Set [data] path: its dataset.toml says what the columns of a file mean."
-NO_HOME_LAYER = (
-    "It is of the model that the federation shares (`predict --shared`). This institution's home layer is not part of"
-    " it: no other node could compute that again."
+SHARED = (
+    "It explains the model that the federation shares (`predict --shared`). Of this institution's home layer it tells"
+    " the result alone: no other node could compute that again."
 )
 File = Annotated[Path, typer.Argument(metavar="FILE", help="CSV or Parquet with the columns of the unit table.")]
 
@@ -75,15 +75,15 @@ def explain(
     reader = _role(role)
     with progress(as_json) as step:
         model = home_model(node_home, from_bytes=False, progress=step)
-        proof, says = explained(node_home, model, file, reader, _task(model, task), record, step)
-    whole = written(proof, says)
+        made = explained(node_home, model, file, reader, _task(model, task), record, step)
+    whole = written(made)
     if out is not None:
         write_new(out, [json_text(whole).encode()], force=force)
     if page is not None:
-        write_new(page, [html(proof, says).encode()], force=force)
-    emit(whole, as_json, lambda console: console.print(text(proof, says), soft_wrap=True))
+        write_new(page, [html(made).encode()], force=force)
+    emit(whole, as_json, lambda console: console.print(text(made), soft_wrap=True))
     if not as_json:
-        say(f"note: {NO_HOME_LAYER}")
+        say(f"note: {SHARED}")
 
 
 @app.command("verify")
@@ -99,7 +99,7 @@ def verify(
 
     node_home = existing_home(home)
     theirs = read(explanation)
-    proof = theirs[0]
+    proof = theirs.proof
     with progress(as_json) as step:
         model = home_model(node_home, from_bytes=False, at=proof.at, progress=step)
         federation = model.report.ledger.federation.hex()
@@ -108,7 +108,8 @@ def verify(
                 f"{explanation} is of federation {proof.federation[:16]}, and this node is in {federation[:16]}",
                 "Verify it at a member of its federation.",
             )
-        ours = explained(node_home, model, records, proof.role, _task(model, proof.task), proof.record, step)
+        task = _task(model, proof.task)
+        ours = explained(node_home, model, records, proof.role, task, proof.record, step, here=False)
     found = compare(theirs, ours)
     height = {"theirs": proof.height, "here": model.report.ledger.height}
     if found.differences:
@@ -144,11 +145,19 @@ def explained(
     task: str,
     record: str | None,
     step: Progress | None,
-) -> "tuple[Proof, Mapping[str, Any]]":
-    """Return what an explanation is made of, and what it says to this role. Raises UsageError."""
-    from ..node.explaining import Contributor, proof_of, view, without_members
+    *,
+    here: bool = True,
+) -> "Explanation":
+    """Return an explanation for this role, with what the home layer makes of it if that is asked for `here`.
+
+    Raises UsageError; RefusedError for a home layer where removals are not known.
+    """
+    from ..node.explaining import Contributor, Explanation, proof_of, view, without_members
+    from ..node.explaining import here as told_here
     from ..node.explaining.roles import of_one
+    from ..node.home import config as settings
     from ..node.learner.messages import Explain
+    from ..protocol.learning import GENERATE
     from .learners import own_learner
 
     if not file.exists():
@@ -161,9 +170,11 @@ def explained(
         raise UsageError("No round is closed yet: there are no states", "Wait for the first round: `round list`.")
     members = without_members(home, model, progress=step) if role == "administrator" else ()
     states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
-    request = Explain(states, str(file.absolute()), task, record, tuple(member.states for member in members))
+    at_home = here and kind != GENERATE and settings.load(home.config).learning.home_layer
+    variants = tuple(member.states for member in members)
+    request = Explain(states, str(file.absolute()), task, record, variants, home_layer=at_home)
     _tell(step, OPENING, 0)
-    with own_learner(home, model, ADVICE) as learner:
+    with own_learner(home, model, ADVICE, home_layer=at_home) as learner:
         _tell(step, OPENING, 1)
         if step is not None:
             learner.told = lambda done, total: step(EXPLAINING, done, total)
@@ -171,7 +182,8 @@ def explained(
         learner.told = None
     contributors = [Contributor(member.name, member.key) for member in members]
     named = answer.records[0].record if one else record
-    return proof_of(role, task, named, model, answer), view(role, answer, contributors)
+    proof = proof_of(role, task, named, model, answer)
+    return Explanation(proof, view(role, answer, contributors), told_here(role, answer))
 
 
 def _tell(step: Progress | None, what: str, done: int) -> None:
@@ -205,7 +217,7 @@ def _task(model: "Model", name: str | None) -> str:
 def for_page(home: "Home") -> "Explains":
     """Return what the page of a home explains results by."""
 
-    def explains(file: str, role: "Role", task: str | None, record: str | None, /) -> "tuple[Proof, Mapping[str, Any]]":
+    def explains(file: str, role: "Role", task: str | None, record: str | None, /) -> "Explanation":
         from ..node.verify import home_model
 
         model = home_model(home, from_bytes=False)

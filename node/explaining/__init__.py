@@ -5,8 +5,8 @@ without a member are folded here.
 """
 
 from .contributors import Without, without_members
-from .proof import FORMAT, Compared, Proof, compare, proof_of, read, written
-from .roles import ROLES, Contributor, Role, view
+from .proof import FORMAT, Compared, Explanation, Proof, compare, proof_of, read, written
+from .roles import ROLES, Contributor, Role, here, view
 from .words import html, pieces, text
 
 __all__ = [
@@ -14,10 +14,12 @@ __all__ = [
     "ROLES",
     "Compared",
     "Contributor",
+    "Explanation",
     "Proof",
     "Role",
     "Without",
     "compare",
+    "here",
     "html",
     "pieces",
     "proof_of",

@@ -43,6 +43,15 @@ class Proof:
         return {name: (number, generation) for name, (number, generation, _) in self.components.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What an explanation is made of, what it says, and what holds `here` alone (roles.py)."""
+
+    proof: Proof
+    says: Mapping[str, Any]
+    here: Mapping[str, Any] | None = None
+
+
 def proof_of(role: Role, task: str, record: str | None, model: Model, explained: Explained) -> Proof:
     """Return what an explanation by this model is made of."""
     report = model.report
@@ -60,8 +69,9 @@ def proof_of(role: Role, task: str, record: str | None, model: Model, explained:
     )
 
 
-def written(proof: Proof, body: Mapping[str, Any]) -> dict[str, Any]:
+def written(made: Explanation) -> dict[str, Any]:
     """Return an explanation as JSON."""
+    proof = made.proof
     components = {
         name: {"round": number, "generation": generation, "digest": digest}
         for name, (number, generation, digest) in proof.components.items()
@@ -71,7 +81,8 @@ def written(proof: Proof, body: Mapping[str, Any]) -> dict[str, Any]:
         "role": proof.role,
         "task": proof.task,
         "record": proof.record,
-        "says": dict(body),
+        "says": dict(made.says),
+        "here": None if made.here is None else dict(made.here),
         "proof": {
             "federation": proof.federation,
             "height": proof.height,
@@ -84,8 +95,8 @@ def written(proof: Proof, body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read(file: Path) -> tuple[Proof, dict[str, Any]]:
-    """Read an explanation: what it is made of, and what it says. Raises UsageError, CorruptError."""
+def read(file: Path) -> Explanation:
+    """Read an explanation. Raises UsageError, CorruptError."""
     if not file.is_file():
         raise UsageError(f"There is no file {file}", "Name the file of an explanation.")
     if file.stat().st_size > LIMIT:
@@ -106,7 +117,7 @@ def read(file: Path) -> tuple[Proof, dict[str, Any]]:
         proof = Proof(
             role, str(whole["task"]), record, federation, int(made["height"]), block, components, method, seed, records
         )
-        return proof, dict(whole["says"])
+        return Explanation(proof, dict(whole["says"]))
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration, RecursionError) as error:
         raise CorruptError(f"{file} is no explanation, or a damaged one", ADVICE) from error
 
@@ -120,9 +131,11 @@ class Compared:
     largest: float
 
 
-def compare(theirs: tuple[Proof, Mapping[str, Any]], ours: tuple[Proof, Mapping[str, Any]]) -> Compared:
-    """Hold an explanation against this node's own. Another height alone is no difference: states decide."""
-    there, here = theirs[0], ours[0]
+def compare(theirs: Explanation, ours: Explanation) -> Compared:
+    """Hold an explanation against this node's own. Another height alone is no difference: states decide. What holds
+    `here` alone is not compared.
+    """
+    there, here = theirs.proof, ours.proof
     found: list[str] = []
     if there.seed != here.seed:
         found.append(f"its seed is {there.seed[:16]}, the charter here has {here.seed[:16]}")
@@ -140,7 +153,7 @@ def compare(theirs: tuple[Proof, Mapping[str, Any]], ours: tuple[Proof, Mapping[
     if there.records != here.records:
         found.append("the records are not those that were explained: a value of them differs")
     figures, largest = 0, 0.0
-    for where, one, other in _pairs(theirs[1], ours[1], ""):
+    for where, one, other in _pairs(theirs.says, ours.says, ""):
         if _number(one) and _number(other):
             figures, largest = figures + 1, max(largest, abs(one - other))
             if not abs(one - other) <= CLOSE:

@@ -9,6 +9,9 @@
 | traits of the person | one's own, never as a change | – | – | – |
 | the model | – | – | – | `modalities`, `components`, `contributors`, `gap` |
 
+Beside it all but an instructor are told `here`: what this institution's home layer makes of it. No other node can
+compute that again, so it is not compared.
+
 Of a text that is written a teacher sees `draft` and `moved`: which sentences moved it. It is a draft: no student and no
 guardian is shown one.
 
@@ -124,6 +127,14 @@ def _instructor(records: Sequence[RecordExplained]) -> Body:
             if len(of_it) >= MIN_CELL
         ],
     }
+
+
+def here(role: Role, explained: Explained) -> Body | None:
+    """Return what this institution's home layer adds, for a role; None where there is none, or nothing to tell."""
+    told = [record.at_home for record in explained.records if record.at_home is not None]
+    if not told or role == "instructor":
+        return None
+    return {"adds": _mean(one.adds for one in told)} if role == "administrator" else {"result": told[0].result}
 
 
 def _draft(record: RecordExplained) -> Body:

@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import Any, assert_never
 
 from ..store.observations import MIN_CELL
-from .proof import Proof
+from .proof import Explanation, Proof
 
 WIDTH = 80
 SHOWN = 12  # features
@@ -20,8 +20,9 @@ NO_CAUSE = (
 PERSON_DECIDES = "The model decides nothing: a person does, who may see it otherwise. You can ask that person why."
 
 
-def pieces(proof: Proof, says: Mapping[str, Any]) -> Iterator[Piece]:
+def pieces(made: Explanation) -> Iterator[Piece]:
     """Yield an explanation as paragraphs and tables."""
+    proof, says, here = made.proof, made.says, made.here
     match proof.role:
         case "student":
             yield from _student(says)
@@ -35,6 +36,14 @@ def pieces(proof: Proof, says: Mapping[str, Any]) -> Iterator[Piece]:
             yield from _administrator(proof, says)
         case _:
             assert_never(proof.role)
+    if here is not None and "adds" in here:
+        yield f"This institution's home layer adds {here['adds']:+.4f}. No other member can compute that again."
+    elif here is not None:
+        same = "the same" if here["result"] in {says.get("result"), says.get("outcome")} else "another one"
+        yield (
+            f"Corrected by what this school learned from its own students the result is {same}: {here['result']}. The"
+            " reasons above are those of the model that the schools share."
+        )
     yield (
         f"Computed at height {proof.height} of federation {proof.federation[:16]} from records with digest"
         f" {proof.records[:16]}. Another member can compute it again: collegium explain verify FILE RECORDS."
@@ -139,10 +148,10 @@ def _much(share: float) -> str:
     return f"{'a lot' if share >= 0.2 else 'some' if share >= 0.05 else 'a little'} ({share:.0%})"
 
 
-def text(proof: Proof, says: Mapping[str, Any]) -> str:
+def text(made: Explanation) -> str:
     """Return an explanation as lines of at most 80 characters."""
     lines = []
-    for piece in pieces(proof, says):
+    for piece in pieces(made):
         if isinstance(piece, str):
             lines += wrap(piece, WIDTH, break_on_hyphens=False)
         else:
@@ -165,11 +174,11 @@ def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[st
         yield ("  " + "  ".join(cells)).rstrip()
 
 
-def html(proof: Proof, says: Mapping[str, Any]) -> str:
+def html(made: Explanation) -> str:
     """Return an explanation as a page of its own, that loads nothing."""
-    title = escape(f"Why: {proof.task}")
+    title = escape(f"Why: {made.proof.task}")
     parts = []
-    for piece in pieces(proof, says):
+    for piece in pieces(made):
         if isinstance(piece, str):
             parts.append(f"<p>{escape(piece)}</p>")
             continue

@@ -226,6 +226,14 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class AtHome:
+    """What an institution's home layer makes of a record: the result with it, and what it adds to the score."""
+
+    result: str
+    adds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RecordExplained:
     """Why a record of a student gets its result (explain.py). `scores` are as in a prediction.
 
@@ -250,6 +258,7 @@ class RecordExplained:
     components: dict[str, float]
     variants: tuple[float, ...]
     changes: tuple[Change, ...]
+    at_home: AtHome | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,14 +32,16 @@ from ...protocol.learning import GENERATE, Task
 from ..data.arrays import Dataset
 from ..data.features import Feature, baseline, features_of, others, value_text
 from ..data.manifest import read_manifest
-from .answers import BadRequestError, Change, Explained, FeatureEffect, RecordExplained
+from .answers import AtHome, BadRequestError, Change, Explained, FeatureEffect, RecordExplained
 from .backbones import Experts
 from .dpsgd import Batch
+from .evaluate import predict
+from .home_layer import correct
 from .layers import mean_of_steps
 from .messages import Explain, States
 from .model import Bert, Inputs, embed_tokens
 from .path import METHOD, integrate
-from .session import Session, build, records_of
+from .session import Session, SplitData, build, records_of
 from .shapley import MAX_PLAYERS, coalitions, shapley
 from .tasks import scores
 
@@ -90,12 +92,25 @@ def explain_file(session: Session, request: Explain, progress: Callable[[int, in
         records.append(made.record(place, str(part.records[place]), part.subjects[place[0]]))
         progress(done, len(places))
     varied = [Explainer(session, task, {**request.states, **states}, batch, read) for states in request.variants]
+    at_home = _at_home(session, request, task, part) if request.home_layer else None
     full = []
     for place, (record, score) in zip(places, records, strict=True):
         variants = tuple(float(other.score(other.one(place), score).item()) for other in varied)
-        full.append(replace(record, variants=variants))
+        told = None
+        if at_home is not None:
+            shared, corrected = (torch.from_numpy(logits[place][None]) for logits in at_home)
+            told = AtHome(made.results(corrected)[0], float(score(corrected) - score(shared)))
+        full.append(replace(record, variants=variants, at_home=told))
     classes = tuple(session.class_names.get(task.name, ()))
     return Explained(task.kind, classes, METHOD, _digest(data, read, places), tuple(full))
+
+
+def _at_home(session: Session, request: Explain, task: Task, part: SplitData) -> tuple[Floats, Floats] | None:
+    """Return the logits [S, K, outputs] without and with the home layer; None where it changes nothing."""
+    model = build(session, request.states)
+    shared = predict(model, part.batch.without(session.withheld))
+    corrected, told = correct(session, model, request.states, part, shared)
+    return (shared[task.name], corrected[task.name]) if task.name in told and told[task.name].form else None
 
 
 def _digest(data: Dataset, read: Sequence[str], places: Sequence[tuple[int, int]]) -> bytes:
@@ -182,7 +197,7 @@ class Explainer:
             values = low + (np.clip(values, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
         return values
 
-    def _results(self, logits: Tensor) -> list[str]:
+    def results(self, logits: Tensor) -> list[str]:
         """Return the result of each row, in words."""
         values = self.shown(logits)
         if self.task.kind == "regression":
@@ -193,7 +208,7 @@ class Explainer:
 
     def result(self, logits: Tensor) -> tuple[str, Score]:
         """Return a record's result, and the score of that result as a function of rows of logits [R, outputs]."""
-        (result,) = self._results(logits[None])
+        (result,) = self.results(logits[None])
         match self.task.kind:
             case "regression":
                 low, high = self.session.ranges.get(self.task.name, (-1.0, 1.0))
@@ -347,7 +362,7 @@ class Explainer:
                     other: (rows if other == name else v.expand(len(tried), -1, -1, -1), t.expand(len(tried), -1, -1))
                     for other, (v, t) in own.items()
                 }
-                results = self._results(self.logits(changed))
+                results = self.results(self.logits(changed))
                 new = next((row for row, other in enumerate(results) if other != result), None)
                 if new is not None:
                     found.append(Change(name, feature.name, tried[new][0], results[new]))

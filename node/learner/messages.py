@@ -201,7 +201,8 @@ class Predict(Asks[Predicted]):
 class Explain(Asks[Explained]):
     """Explain a task's results for the records of a file, or for one, by the shared model.
 
-    `only`: there has to be one record alone, since the answer is for one person.
+    `only`: there has to be one record alone, since the answer is for one person. With the `home_layer` it is told
+    beside them what that makes of each record.
     `variants` are other states of some components: each record is scored with them as well.
     """
 
@@ -211,6 +212,7 @@ class Explain(Asks[Explained]):
     record: str | None = None
     variants: tuple[States, ...] = ()
     only: bool = False
+    home_layer: bool = False
     session: str = ""
 
 

@@ -1,6 +1,6 @@
 """What a page is made of: the daemon's answers or, where none answers, what its disk has."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol, TypeVar
@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from ...crypto.errors import OperatorError, UnreachableError
 from ..control.client import Client
 from ..control.within import Job, TooLongError
-from ..explaining import Proof, Role
+from ..explaining import Explanation, Role
 from ..home.paths import Home
 from ..store.database import Store
 from ..store.observations import Metric
@@ -76,10 +76,8 @@ class Students(Protocol):
 class Explains(Protocol):
     """Explains a table's results to a role, as the command does (cli/explain.py)."""
 
-    def __call__(
-        self, file: str, role: Role, task: str | None, record: str | None, /
-    ) -> tuple[Proof, Mapping[str, Any]]:
-        """Return what the explanation is made of, and what it says. Takes seconds. Raises UsageError."""
+    def __call__(self, file: str, role: Role, task: str | None, record: str | None, /) -> Explanation:
+        """Return the explanation. Takes seconds. Raises UsageError, RefusedError."""
         ...
 
 

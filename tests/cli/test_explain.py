@@ -131,6 +131,12 @@ def test_roles_see_disjoint_fields_and_a_person_nothing_of_others(
     for role in ROLES:
         for another in ROLES:
             assert role == another or not set(says[role]) & set(says[another])
+    at_home = run("predict", data, "--home", node.root, "--json").value["predictions"]
+    of_r5 = next(row["pass"] for row in at_home if row["record"] == "r5")
+    heres = {role: json.loads((tmp_path / f"{role}.json").read_text())["here"] for role in ROLES}
+    assert heres["student"] == heres["guardian"] == {"result": of_r5}
+    assert heres["instructor"] is None
+    assert set(heres["administrator"]) == {"adds"}
     mine = {one["feature"]: one for one in says["student"]["yours"]}
     assert [mine[name]["value"] for name in ("hours", "gender")] == [f"{float(own[2]):.4g}", own[4]]
     assert {name for name, one in mine.items() if one["fixed"]} == {"age", "gender"}
@@ -145,7 +151,7 @@ def test_roles_see_disjoint_fields_and_a_person_nothing_of_others(
 
 def test_a_class_has_no_cell_under_fifty(run: "Run", node: Home, data: Path, tmp_path: Path) -> None:
     """One more of the commoner result than 50, and one of the rarer: both counts are hidden, the sum would tell."""
-    whole = run("predict", data, "--home", node.root, "--json").value["predictions"]
+    whole = run("predict", data, "--shared", "--home", node.root, "--json").value["predictions"]
     header, *lines = (data / "pupils.csv").read_text().splitlines()
     by_result: dict[str, list[str]] = {}
     for line, row in zip(lines, whole, strict=True):
@@ -267,10 +273,9 @@ def test_the_page_has_the_form_and_explains_as_the_command_does(
         ("/act/explain", ["file", "role", "task", "record"])
     ]
     assert source.explains is not None
-    proof, says = source.explains(str(data), "student", None, "r5")
+    made = source.explains(str(data), "student", None, "r5")
     assert (
-        json.loads(json.dumps(written(proof, says)))
-        == run(*words_for("student", data), "--home", node.root, "--json").value
+        json.loads(json.dumps(written(made))) == run(*words_for("student", data), "--home", node.root, "--json").value
     )
 
 

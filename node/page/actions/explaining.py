@@ -1,11 +1,10 @@
 """Why a record gets its result, on the page, for one role. It changes nothing, and shows data of persons."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ....crypto.errors import UsageError
-from ...explaining import ROLES, Proof, html, pieces, written
+from ...explaining import ROLES, Explanation, html, pieces, written
 from ..blocks import Block, Table, Words
 from ..source import Source
 from .steps import Fields, File, Outcome, Plan, Step, Tell
@@ -25,17 +24,17 @@ def explain(source: Source, fields: Fields) -> Step:
     command = f"collegium explain FILE --role {role}"
 
     def do(_tell: Tell) -> Outcome:
-        proof, says = explains(file, role, task, record)
-        text = _json(proof, says)
+        made = explains(file, role, task, record)
+        text = _json(made)
         return Outcome(
-            f"Why: {proof.task}, for: {role}",
+            f"Why: {made.proof.task}, for: {role}",
             (),
             command,
             QUALITY,
-            blocks(proof, says),
+            blocks(made),
             (
                 File("explanation.json", text, "the explanation as a file, to be verified by another member"),
-                File("explanation.html", html(proof, says).encode(), "the same as a page, to be printed"),
+                File("explanation.html", html(made).encode(), "the same as a page, to be printed"),
             ),
         )
 
@@ -53,10 +52,10 @@ def explain(source: Source, fields: Fields) -> Step:
     )
 
 
-def blocks(proof: Proof, says: Mapping[str, Any]) -> Sequence[Block]:
+def blocks(explanation: Explanation) -> Sequence[Block]:
     """Return an explanation as blocks; the words before a table are its caption."""
     made: list[Block] = []
-    for piece in pieces(proof, says):
+    for piece in pieces(explanation):
         if isinstance(piece, str):
             made.append(Words(piece))
             continue
@@ -66,5 +65,5 @@ def blocks(proof: Proof, says: Mapping[str, Any]) -> Sequence[Block]:
     return made
 
 
-def _json(proof: Proof, says: Mapping[str, Any]) -> bytes:
-    return (json.dumps(written(proof, says), indent=2, ensure_ascii=False) + "\n").encode()
+def _json(made: Explanation) -> bytes:
+    return (json.dumps(written(made), indent=2, ensure_ascii=False) + "\n").encode()

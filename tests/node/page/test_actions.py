@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from html import unescape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -16,7 +16,7 @@ from collegium.crypto.errors import OperatorError, RefusedError
 from collegium.node.control.client import Client
 from collegium.node.core import events as ev
 from collegium.node.core.state import PAUSED_FLAG
-from collegium.node.explaining import Proof, Role
+from collegium.node.explaining import Explanation, Proof, Role
 from collegium.node.home.invitations import from_text
 from collegium.node.page.actions import ACTIONS, READS, members
 from collegium.node.page.actions.forms import CAUTION, LIMIT
@@ -87,14 +87,13 @@ class Operator:
         self.addresses: list[str] = []
         self.open_for = CAUTION
 
-    def _explains(
-        self, file: str, role: Role, task: str | None, record: str | None, /
-    ) -> tuple[Proof, Mapping[str, Any]]:
+    def _explains(self, file: str, role: Role, task: str | None, record: str | None, /) -> Explanation:
         self.explained.append((file, role, task, record))
         states = {"head/task0": (2, 0, "cd" * 32)}
         proof = Proof(role, "task0", record, "ab" * 32, 7, "ef" * 32, states, "a method", "00" * 32, "11" * 32)
         yours = [{"modality": "about", "feature": "hours", "value": "<7>", "fixed": False, "effect": 1.0}]
-        return proof, {"result": "good", "chances": {"good": 0.8}, "yours": yours, "changes": []}
+        says = {"result": "good", "chances": {"good": 0.8}, "yours": yours, "changes": []}
+        return Explanation(proof, says, {"result": "bad"})
 
     def ask(self, path: str, method: str = "GET", **options: Any) -> httpx.Response:
         async def asked() -> httpx.Response:
@@ -245,6 +244,7 @@ def test_an_explanation_is_asked_for_by_a_form_and_shown_once_confirmed(daemon: 
     page = operator.confirm(plan)
     assert operator.explained == [("/school/new.csv", "student", "task0", STUDENT)]
     assert "result for you is good, with a probability of 80%" in text(page)
+    assert "learned from its own students the result is another one: bad" in text(page)
     assert "&lt;7&gt;" in page.text
     assert "<7>" not in page.text
     assert json.loads(operator.ask(f"{page.url.path}/file/0").content)["proof"]["height"] == 7
