@@ -21,6 +21,7 @@ from . import (
     dashboard,
     data,
     doctor,
+    equity,
     explain,
     forget,
     found,
@@ -85,6 +86,7 @@ app.add_typer(ledger.app, name="ledger")
 ledger.app.command("blame")(blame.blame)
 ledger.app.command("influence")(blame.influence)
 app.add_typer(privacy.app, name="privacy")
+app.add_typer(equity.app, name="equity")
 app.add_typer(unlearn.app, name="unlearn")
 unlearn.app.command("audit")(forget.audit)
 app.add_typer(model.app, name="model")

@@ -12,7 +12,7 @@ from . import names as grammar
 from . import schema, statistics
 from .bounds import MAX_PACE, NO_PRIVACY, delta_problem, epsilon_problem, steps_problem
 from .codec import unpack
-from .component_names import names_statistic, parse_name
+from .component_names import ComponentKind, names_statistic, parse_name
 from .components import RIDGE, SUM, ComponentSpec, base_digest, base_vector
 from .learning import (
     GENERATE,
@@ -202,6 +202,7 @@ def check_terms(charter: Charter) -> None:
         (len(charter.learning.modalities) == len(modalities), "two modalities have the same name"),
         (len({task.name for task in charter.learning.tasks}) == len(charter.learning.tasks), "two tasks share a name"),
         (all(_fits(task, modalities) for task in charter.learning.tasks), "a task's classes or modalities do not fit"),
+        (not _equity_problem(charter), f"equity: {_equity_problem(charter)}"),
         (_templates_fit(charter.learning), "a task that writes reads one text under a pretrained model, by a template"),
     ):
         if not ok:
@@ -255,11 +256,22 @@ def _check_numbers(charter: Charter) -> None:
     problem = steps_problem(learning.planned_rounds, learning.steps)
     if problem:
         raise UsageError(f"the charter is not valid: {problem}", "Plan fewer rounds, or fewer steps in each.")
-    for floor in learning.floors:
+    for floor in learning.bounds:
         if floor.policy == "dp":
             problem = epsilon_problem(floor.epsilon / 1000) or delta_problem(floor.delta / 1e9)
             if problem:
                 raise UsageError(f"the charter is not valid: modality {floor.modality}: {problem}", NO_PRIVACY)
+
+
+def _equity_problem(charter: Charter) -> str:
+    """Return what is wrong with what the charter has of groups, or ""."""
+    learning = charter.learning
+    for equity in learning.equity:
+        groups = {d.task for d in equity.decisions if ComponentKind.GROUPS.named(d.task) in charter.specs}
+        if groups != {d.task for d in equity.decisions}:
+            return "a decision has no component that holds its groups"
+        return equity.problem(frozenset(task.name for task in learning.tasks if task.kind == "binary"))
+    return ""
 
 
 def _templates_fit(learning: Learning) -> bool:
@@ -300,7 +312,7 @@ def _fits(task: Task, modalities: set[str]) -> bool:
 def _check_privacy(charter: Charter) -> None:
     """Check that components reached by a "dp" modality have noise, and that none belongs to a "never" modality."""
     learning = charter.learning
-    floors = {floor.modality: floor.policy for floor in learning.floors}
+    floors = {floor.modality: floor.policy for floor in learning.bounds}
     for spec in charter.components:
         seen = learning.upstream(spec.name)
         name = parse_name(spec.name)

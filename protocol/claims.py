@@ -10,8 +10,9 @@ from math import isqrt
 from typing import Annotated
 
 from ..crypto.errors import RemoteProtocolError
-from .component_names import parse_name
+from .component_names import ComponentKind, parse_name
 from .components import MILLION, ComponentSpec
+from .equity import HELD_OUT
 from .learning import Learning
 from .schema import U32, Between, Name, Size
 
@@ -137,9 +138,10 @@ def check_claims(
 
     Raises RemoteProtocolError with the name of the broken bound. Integers decide, never an accountant.
     """
-    declared = {modality.name for modality in learning.modalities}
+    declared = {bound.modality for bound in learning.bounds}
     names = [claim.modality for claim in claims]
     own = {modality for name in noises if (modality := parse_name(name).modality) is not None}
+    own |= {HELD_OUT for name in noises if parse_name(name).kind is ComponentKind.GROUPS}
     seen: set[str] = set().union(*(learning.upstream(name) for name in noises))
     if names != sorted(set(names)) or not set(names) <= declared:
         raise RemoteProtocolError("claims-order", ", ".join(names), author)

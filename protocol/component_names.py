@@ -19,6 +19,7 @@ class ComponentKind(StrEnum):
     HEAD = "head"
     SKIP = "skip"
     STATISTIC = "statistic"
+    GROUPS = "groups"
 
     @property
     def owner(self) -> Literal["modality", "task", "model"]:
@@ -26,7 +27,7 @@ class ComponentKind(StrEnum):
         match self:
             case ComponentKind.ENCODER | ComponentKind.ADAPTER | ComponentKind.PROMPT:
                 return "modality"
-            case ComponentKind.HEAD | ComponentKind.SKIP | ComponentKind.STATISTIC:
+            case ComponentKind.HEAD | ComponentKind.SKIP | ComponentKind.STATISTIC | ComponentKind.GROUPS:
                 return "task"
             case ComponentKind.BACKBONE:
                 return "model"
@@ -81,7 +82,7 @@ def _parsed(text: str) -> ComponentName | None:
 def names_statistic(text: str) -> bool:
     """Whether a text is the name of a statistic: figures are kept by the name of a task or of a statistic."""
     name = _parsed(text)
-    return name is not None and name.kind is ComponentKind.STATISTIC
+    return name is not None and name.kind in (ComponentKind.STATISTIC, ComponentKind.GROUPS)
 
 
 def of_kind(kind: ComponentKind, components: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Annotated, assert_never
 
 from .component_names import ComponentKind, names_statistic, parse_name
+from .equity import HELD_OUT, Equity
 from .schema import LATER, U32, Between, Bytes32, Name, Size
 
 MODALITY_KINDS = frozenset({"tabular", "image", "series", "text", "audio"})
@@ -104,6 +105,7 @@ class PrivacyFloor:
     """The least privacy of a modality, for each student and a member's lifetime in the federation.
 
     `policy` is "never", "dp" or "open"; `epsilon` in thousandths, `delta` in billionths (both unused unless "dp").
+    That of held-out students is HELD_OUT's, in the place of a modality.
     """
 
     modality: Name
@@ -118,7 +120,7 @@ class Learning:
 
     Steps and sample rate are upper bounds on what an update may declare. `recovery_share` (millionths) of every ε is
     kept for the rounds after a withdrawal. The noise was calibrated for `planned_rounds`. A member that declares fewer
-    than `min_students` does not train.
+    than `min_students` does not train. With `equity`, held-out students have a release of their own (equity.py).
 
     `shards` k: each student is in one of k shards for ever, and a training run draws from one of them. So a student is
     in about one of k training runs, and pays for these only. L is `sample_rate` times the students of a shard.
@@ -133,6 +135,7 @@ class Learning:
     planned_rounds: Annotated[int, Between(1, 2**20)]
     min_students: Annotated[int, Between(0, 2**20)] = 0
     shards: Annotated[int, Between(1, MAX_SHARDS)] = field(default=1, metadata=LATER)
+    equity: Annotated[tuple[Equity, ...], Size(0, 1)] = field(default=(), metadata=LATER)
 
     @property
     def names_reader(self) -> str | None:
@@ -163,7 +166,8 @@ class Learning:
     def upstream(self, component: str) -> frozenset[str]:
         """Return the modalities whose data reach an update of this component (design.md section 6).
 
-        They are those of its task for a head, skip or statistic, and those of any task for a backbone. An encoder,
+        They are those of its task for a head, skip or statistic, and those of any task for a backbone; for groups it is
+        HELD_OUT alone. An encoder,
         adapter or prompt is also reached by the modalities read beside its own: its gradient comes through logits that
         depend on them.
         """
@@ -177,6 +181,8 @@ class Learning:
         return {}  # by the names of components that somebody asked for: those of a charter
 
     def _seen_by(self, component: str) -> frozenset[str]:
+        if parse_name(component).kind is ComponentKind.GROUPS:
+            return frozenset({HELD_OUT} if self.equity else ())
         own = parse_name(component).modality
         read = {modality for task in self._depending(component) for modality in task.modalities}
         return frozenset(read if own is None else read | {own})
@@ -209,9 +215,18 @@ class Learning:
         """Return the tasks that write a text, by the modality that each reads."""
         return {task.modalities[0]: task for task in self.tasks if task.kind == GENERATE}
 
+    @cached_property
+    def bounds(self) -> tuple[PrivacyFloor, ...]:
+        """The floors of all that has a budget: the modalities, and held-out students where their groups are released.
+
+        A release without noise is "open".
+        """
+        own = (PrivacyFloor(HELD_OUT, "dp" if e.epsilon else "open", e.epsilon, e.delta) for e in self.equity)
+        return (*self.floors, *own)
+
     def floor(self, modality: str) -> PrivacyFloor:
-        """Return the floor of a modality. Raises KeyError."""
-        for floor in self.floors:
+        """Return the floor of a modality, or of HELD_OUT. Raises KeyError."""
+        for floor in self.bounds:
             if floor.modality == modality:
                 return floor
         raise KeyError(modality)

@@ -37,12 +37,13 @@ modalities = ["answer"]     # by default all
 head = "linear"             # or "similarity": to the classes' names, as the first pretrained text model embeds them
 skip = false                # true: a linear map of the tabular and series features, too; or a list of modalities
 statistic = "ridge"         # or "prototypes", or { architecture, features, ridge }: a head that is a sum, released once
+[equity]                    # may be left out: then nothing is released of groups (groups.py)
 ```
 """
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
@@ -72,6 +73,7 @@ from ..toml import Table
 from . import parts
 from .encoders import adapter_part, encoder
 from .fusion import backbone
+from .groups import equity_of
 from .heads import head, statistic
 from .parts import Part
 from .recipe import STATISTIC_SHARE, Privacy, Recipe
@@ -153,6 +155,9 @@ def read_model(path: Path) -> Declared:
     for name, entry in by_name.items():
         if not (named and entry.embeds and not entry.parts) and not any(name in task.modalities for task in tasks):
             raise top.fail(f"no task reads modality {name!r}", "Add it to the modalities of a task, or remove it.")
+    binary = {task.name for task in tasks if task.kind == "binary"}
+    equity = equity_of(top.table("equity"), binary) if "equity" in top.raw else None
+    components += [parts.groups(task, equity) for task in tasks if equity and equity.decision(task.name)]
     top.done()
     shared, own = backbone(model, hidden, [entry.modality.name for entry in modalities if entry.encoded])
     model.done()
@@ -160,7 +165,8 @@ def read_model(path: Path) -> Declared:
     owned |= {part.name: own for part in shared}
     for entry in modalities:
         owned |= entry.own
-    return _declared(training, modalities, tasks, components, owned)
+    declared = _declared(training, modalities, tasks, components, owned)
+    return replace(declared, recipe=replace(declared.recipe, equity=equity))
 
 
 def _declared(

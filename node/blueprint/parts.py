@@ -12,8 +12,9 @@ from pathlib import Path
 from ...crypto.errors import UsageError
 from ...protocol.component_names import ComponentKind, names_statistic
 from ...protocol.components import LAST_LAYERS, MILLION, RIDGE, TensorSpec, base_digest
+from ...protocol.equity import ARCHITECTURE, Equity
 from ...protocol.learning import Modality, Task
-from ...protocol.statistics import inputs_of_modality, tensors
+from ...protocol.statistics import inputs_of_modality, tensors, tensors_of_groups
 from ..pretrained.layers import layer_tensors, layers_base
 from ..pretrained.tensors import (
     BERT,
@@ -242,6 +243,11 @@ def skip(task: Task, widths: Mapping[str, int]) -> Part:
     """Return a task's linear map of the features themselves, for the modalities in `widths`."""
     tensors = [linear(name, task.outputs, width, zero=True, bias=False)[0] for name, width in sorted(widths.items())]
     return Part(ComponentKind.SKIP.named(task.name), "linear-skip", tuple(tensors))
+
+
+def groups(task: Task, equity: Equity) -> Part:
+    """Return the release of a task's groups of held-out students."""
+    return Part(ComponentKind.GROUPS.named(task.name), ARCHITECTURE, tensors_of_groups(equity))
 
 
 def statistic(

@@ -9,6 +9,7 @@ from ...protocol.bounds import NO_PRIVACY, delta_problem, epsilon_problem, steps
 from ...protocol.claims import effective_noise
 from ...protocol.component_names import parse_name
 from ...protocol.components import MILLION, SUM, ComponentSpec, base_digest, base_vector
+from ...protocol.equity import ARCHITECTURE, HELD_OUT, Equity
 from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
 from ...protocol.statistics import SENSITIVITY, WIDTH
 from ..privacy.accountant import Event, calibrate, split_noise
@@ -60,6 +61,7 @@ class Recipe:
     rules: Mapping[str, str] = field(default_factory=dict)  # of single components, instead of charter_parts' rule
     shards: int = 1  # of the students, which take turns
     statistic_share: int = STATISTIC_SHARE  # of every ε that the statistics together may cost by themselves
+    equity: Equity | None = None  # with a part for each of its decisions; its ε is none without a budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,9 @@ def charter_parts(
     if problem:
         raise UsageError(problem, "Plan fewer rounds (--rounds), or fewer steps in each (steps in the model file).")
     learning = Learning(
-        recipe.modalities, recipe.tasks, floors, recipe.steps, recipe.sample_rate, share, rounds, shards=recipe.shards
-    )
+        recipe.modalities, recipe.tasks, floors, recipe.steps, recipe.sample_rate, share, rounds, shards=recipe.shards,
+        equity=() if recipe.equity is None else (recipe.equity if budget else recipe.equity.free,),
+    )  # fmt: skip
     noises = _noises(recipe, learning)
     lot = learning.drawn * recipe.students
     specs = [_spec(recipe, part, noises.get(part.name, 0), lot, min_updates, rule, base_seed) for part in recipe.parts]
@@ -139,10 +142,11 @@ def _noises(recipe: Recipe, learning: Learning) -> Mapping[str, int]:
 def _statistics(recipe: Recipe, learning: Learning) -> dict[str, int]:
     """Return σ_c of every statistic: those that a modality reaches cost it together its share of the budget."""
     noises: dict[str, int] = {}
-    for bound in learning.floors:
+    for bound in learning.bounds:
         reached = [p for p in recipe.parts if p.is_statistic and bound.modality in learning.upstream(p.name)]
         if bound.policy == "dp" and reached:
-            spent = _spent(learning, bound) * recipe.statistic_share / MILLION
+            own = MILLION if bound.modality == HELD_OUT else recipe.statistic_share  # nothing else spends it
+            spent = _spent(learning, bound) * own / MILLION
             least = _calibrated(spent, bound, 1.0, 1)
             split = split_noise(least, [sqrt(part.dimension) for part in reached])
             for part, noise in zip(reached, split, strict=True):
@@ -205,6 +209,10 @@ def _rate(recipe: Recipe, name: str, noised: bool) -> int:
     return min(rate, REGRESSION_RATE) if parse_name(name).task in regressions else rate
 
 
+def _sensitivity(part: Part, equity: Equity) -> int:
+    return equity.sensitivity if part.architecture == ARCHITECTURE else SENSITIVITY[part.architecture]
+
+
 def _statistic(recipe: Recipe, part: Part, noise: int, base_seed: bytes) -> ComponentSpec:
     """Return a statistic's spec; the grid bounds how many students one member may declare."""
     return ComponentSpec(
@@ -215,7 +223,7 @@ def _statistic(recipe: Recipe, part: Part, noise: int, base_seed: bytes) -> Comp
         width=WIDTH,
         rule=SUM,
         min_updates=1,
-        clip_norm=SENSITIVITY[part.architecture],
+        clip_norm=SENSITIVITY[part.architecture] if recipe.equity is None else _sensitivity(part, recipe.equity),
         noise_multiplier=noise,
         learning_rate=MILLION,
         base=base_digest(base_vector(base_seed, part.name, part.tensors)),

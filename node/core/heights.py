@@ -233,7 +233,8 @@ def _decide(state: NodeState, block: Block, certificate: Certificate) -> None:
     motions.tell(state, before)
     amending.note(state, before)
     if state.ledger.withdrawn != before.withdrawn:
-        state.exhausted = state.unaffordable = ""  # the recovery share of ε is available now
+        state.exhausted = ""  # the recovery share of ε is available now
+        state.unaffordable.clear()
         state.last_run = False
     for withdrawn in (w for w in state.ledger.withdrawn if w not in before.withdrawn):
         state.notice(

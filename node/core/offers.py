@@ -109,15 +109,20 @@ def latest(state: NodeState) -> Offer | None:
 # ---- when training stops, and when it resumes
 
 
-def stop(state: NodeState, why: Reason, *, statistics: bool = False) -> None:
-    """Stop training for a reason outside of the configuration: a spent budget stops some components, others all.
+def stop_some(state: NodeState, why: Reason, names: Iterable[str]) -> None:
+    """Stop contributing to these statistics."""
+    state.stopped.update(dict.fromkeys(names, why))
+
+
+def stop(state: NodeState, why: Reason) -> None:
+    """Stop training for a reason outside of the configuration: a spent budget stops all but statistics, others all.
 
     What others were told stays: a spent budget and a suspension go before what they learn no reason of.
     """
     for name in state.fed:
         before = state.stopped.get(name)
         if why is Reason.BUDGET_SPENT:
-            if state.specs[name].is_statistic == statistics:
+            if not state.specs[name].is_statistic:
                 state.stopped[name] = why
         elif before is None or before.told == why.told:
             state.stopped[name] = why

@@ -138,7 +138,7 @@ class NodeState:
         self.answers = Answers()
         self.exhausted = ""
         self.last_run = False  # the budget allows no training run after the one that is under way
-        self.unaffordable = ""  # the reason why no statistic is contributed, though rounds go on
+        self.unaffordable = set[str]()  # statistics that the budget does not allow, though rounds go on
         self.forecast: dict[str, tuple[int, dict[str, int]]] = {}  # modality → rounds left, last round by component
         self.evaluated: tuple[tuple[str, int, int, bytes], ...] = ()
         self.returned: dict[str, int] = {}  # kind → own records that this disk lacked at the start, and peers had

@@ -14,8 +14,10 @@ from dataclasses import replace
 from ...consensus.ledger import names
 from ...consensus.rounds import has_contributed, next_round, possible_authors
 from ...protocol.claims import NO_EPSILON
+from ...protocol.component_names import parse_name
 from ...protocol.records import GENESIS
 from ...protocol.signing import sign
+from ...protocol.statistics import is_groups
 from ..privacy import policy as governing
 from . import candidates, offers, updates
 from . import contribution as contributing
@@ -32,18 +34,23 @@ AHEAD = 0  # the number of a training run that the budget is only asked about
 
 def learn(state: NodeState) -> None:
     """Begin a training run if there is something to train and nothing in the way."""
-    ready = state.signing and state.contributing and not state.on_hold and state.run is None and not state.exhausted
+    ready = state.signing and state.contributing and not state.on_hold and state.run is None
     if not ready or state.me not in state.ledger.members:
         return
     fed = state.fed
-    if state.engaged and not fed and state.withheld:
+    if state.exhausted:
+        fed = [name for name in fed if is_groups(state.specs[name]) and state.failures < MAX_FAILURES]  # own budget
+    elif state.engaged and not fed and state.withheld:
         state.exhausted = "; ".join(state.withheld.values())
         state.notice("training-forbidden", "warning", reason=state.exhausted)
         return
     names = [name for name in fed if name in state.learner and name not in state.charter.retired]
     sums = [name for name in names if state.specs[name].is_statistic and _is_to_contribute(state, name)]
-    if sums and not state.unaffordable:  # statistics go first: once, over all students, and they need no state
-        state.run = _statistics(state, sums)
+    sums = [name for name in sums if name not in state.unaffordable]
+    heads = [name for name in sums if not is_groups(state.specs[name])]
+    due = heads or [name for name in sums if is_groups(state.specs[name]) and _is_due(state, name)]
+    if due:  # statistics go first: once, over all students; but those of held-out students are of the model
+        state.run = _statistics(state, due)
         _pay(state, state.run)
         return
     names = [name for name in names if not state.specs[name].is_statistic and _goes_on(state, name)]
@@ -150,6 +157,18 @@ def _is_to_contribute(state: NodeState, name: str) -> bool:
     )
 
 
+def _is_due(state: NodeState, name: str) -> bool:
+    """Whether the components of a task have closed the rounds after which its groups are released, and are here."""
+    learning, task = state.charter.learning, parse_name(name).task
+    parts = [part for part in state.held if not state.specs[part].is_statistic and task in learning.judged_by(part)]
+    open_ = [part for part in parts if part not in state.charter.retired]
+    return (
+        any(parse_name(part).task == task for part in open_)
+        and all(state.is_current(part) and part not in state.halted | state.doubted for part in parts)
+        and all(state.ledger.components[part].round >= learning.equity[0].after for part in open_)
+    )
+
+
 def _statistics(state: NodeState, names: Sequence[str]) -> contributing.TrainingRun:
     components = {name: state.ledger.components[name] for name in names}
     return contributing.TrainingRun(
@@ -230,10 +249,12 @@ def on_budget(state: NodeState, event: ev.BudgetAnswer) -> None:
     if not event.allowed:
         state.run = None
         if run.of_statistics:
-            state.unaffordable = event.reason
+            names = [recipe.component for recipe in run.recipes]
+            state.unaffordable.update(names)
+            offers.stop_some(state, Reason.BUDGET_SPENT, names)
         else:
             state.exhausted = event.reason
-        offers.stop(state, Reason.BUDGET_SPENT, statistics=run.of_statistics)
+            offers.stop(state, Reason.BUDGET_SPENT)
         state.notice("budget-spent", "warning", reason=event.reason, epsilon=contributing.logged_epsilon(event.epsilon))
         return
     names = [] if run.of_statistics else [recipe.component for recipe in run.recipes]
@@ -291,7 +312,8 @@ def _reserve(state: NodeState, epsilon: Mapping[str, int]) -> None:
 def _context(state: NodeState, run: contributing.TrainingRun) -> tuple[tuple[str, bytes], ...]:
     """Return (component, chain) of the components that forward passes need beside the trained ones."""
     trained, states = {recipe.component for recipe in run.recipes}, []
-    for name in () if run.of_statistics else state.held:
+    needs = not run.of_statistics or any(is_groups(state.specs[name]) for name in trained)
+    for name in state.held if needs else ():
         if state.specs[name].is_statistic:
             continue
         done = state.folded.get(name)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...crypto.errors import UsageError
 from ...protocol.charter import Charter
+from ...protocol.equity import HELD_OUT
 from ...protocol.learning import SENSITIVITIES
 from ..blueprint.recipe import needed
 from ..data.manifest import MANIFEST, read_manifest
@@ -23,26 +24,29 @@ def policies(config: Config, charter: Charter) -> tuple[policy.InForce, ...]:
     that is not in the charter: a misspelt privacy setting must not be ignored.
     """
     learning, own = charter.learning, config.privacy
-    modalities = {modality.name: modality for modality in learning.modalities}
+    kinds = {modality.name: modality.kind for modality in learning.modalities}
+    if learning.equity:
+        kinds[HELD_OUT] = "tabular"  # sensitive columns are of a table
     overrides = {entry.modality: entry for entry in own.modalities}
     for name in overrides:
-        if name not in modalities:
+        if name not in kinds:
             raise UsageError(
                 f"config.toml has [privacy.modalities.{name}], and the charter no such modality",
-                f"The charter has {', '.join(sorted(modalities))}.",
+                f"The charter has {', '.join(sorted(kinds))}.",
             )
     # `load` has made a path absolute.
     preset = jurisdiction.load(own.jurisdiction, Path()) if own.jurisdiction else None
     here, in_force = _sensitivities_here(config), []
-    for name, modality in sorted(modalities.items()):
+    stated = {modality.name: modality.sensitivity for modality in learning.modalities}
+    for name, kind in sorted(kinds.items()):
         entry = overrides.get(name)
         bound = policy.Bound(
             (entry.policy if entry else "") or own.policy,
             thousandths((entry.epsilon if entry else 0.0) or own.epsilon),
             billionths((entry.delta if entry else 0.0) or own.delta),
         )
-        declared = [modality.sensitivity, *filter(None, [here.get(name)])]
-        rule = None if preset is None else policy.strictest(preset.rule(modality.kind, s).bound for s in declared)
+        declared = [stated.get(name, ""), *filter(None, [here.get(name)])]
+        rule = None if preset is None else policy.strictest(preset.rule(kind, s).bound for s in declared)
         strictest = min(filter(None, declared), key=SENSITIVITIES.index, default="")
         in_force.append(replace(policy.in_force(learning.floor(name), rule, bound), sensitivity=strictest))
     return tuple(in_force)
@@ -85,6 +89,9 @@ def wanted_components(config: Config, charter: Charter) -> tuple[tuple[str, ...]
     data = read_manifest(folder)
     modalities, tasks = {entry.name for entry in data.modalities}, {entry.name for entry in data.tasks}
     used = needed(charter.learning, names, modalities, tasks)
+    known = {group.name for group in data.groups}
+    if not any(attribute.name in known for equity in charter.learning.equity for attribute in equity.attributes):
+        used = tuple(name for name in used if policy.owner(name) != HELD_OUT)  # nobody's group is known here
     return tuple(name for name in used if engages(name)), tuple(name for name in used if not engages(name))
 
 

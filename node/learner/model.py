@@ -209,7 +209,7 @@ class M3TModel(nn.Module):
             match kind:
                 case Kind.ADAPTER | Kind.PROMPT:
                     self._own[spec.name] = self._install(spec, seed)
-                case Kind.ENCODER | Kind.BACKBONE | Kind.HEAD | Kind.SKIP | Kind.STATISTIC:
+                case Kind.ENCODER | Kind.BACKBONE | Kind.HEAD | Kind.SKIP | Kind.STATISTIC | Kind.GROUPS:
                     part = _part(spec, seed, learning, hidden)
                     if isinstance(part, Similarity):
                         part.place((names or {})[parse_name(spec.name).of])

@@ -14,10 +14,11 @@ from ...crypto.errors import UsageError
 from ...crypto.hashing import digest
 from ...protocol.component_names import parse_name
 from ...protocol.learning import GENERATE
+from ...protocol.statistics import is_groups
 from ..data.arrays import Dataset
 from ..data.spelling import clean
 from ..pretrained.folder import writes
-from . import statistics, writing
+from . import groups, statistics, writing
 from .answers import (
     BadRequestError,
     Evaluated,
@@ -55,7 +56,7 @@ from .model import Inputs, M3TModel
 from .private import train_private
 from .quantise import Quantised, quantise
 from .randomness import randomness
-from .session import Session, build, load_states, open_session, records_of, specs_of
+from .session import Session, SplitData, build, load_states, open_session, records_of, specs_of
 from .tasks import METRICS, metrics, scores
 
 PROGRESS_SECONDS = 0.2
@@ -145,7 +146,8 @@ def train_components(session: Session, request: Train, progress: Callable[[int, 
         raise BadRequestError(f"no training: {len(engaged)} engaged, {steps} steps, sample rate {rate}, lot {lot}")
     part = session.parts[request.split]
     if any(session.specs[name].is_statistic for name in engaged):
-        return _trained_answer(_release(session, request), part.subjects, started)
+        released, of = _release(session, request)
+        return _trained_answer(released, of.subjects, started)
     last = started
 
     def tell(done: int, total: int) -> None:
@@ -192,8 +194,8 @@ def _trained_answer(results: Mapping[str, Quantised], subjects: tuple[str, ...],
     )
 
 
-def _release(session: Session, request: Train) -> dict[str, Quantised]:
-    """Release statistics over all students, once."""
+def _release(session: Session, request: Train) -> tuple[dict[str, Quantised], SplitData]:
+    """Release statistics over all students, or groups over all held-out ones, once; return them, and of whom."""
     engaged: dict[str, Engagement] = request.engaged
     for name in engaged:
         if not session.specs[name].is_statistic:
@@ -202,8 +204,16 @@ def _release(session: Session, request: Train) -> dict[str, Quantised]:
             )
     if request.steps != 1 or request.sample_rate != 1.0:
         raise BadRequestError("a statistic is one run over all students", "Send steps 1 and sample_rate 1.")
-    batch = session.parts[request.split].batch.without(session.withheld)
-    return statistics.release(session, engaged, batch, request.lot, session.source)
+    released = [is_groups(session.specs[name]) for name in engaged]
+    if any(released):
+        if not all(released):
+            raise BadRequestError("groups of held-out students, and statistics of the others, in one training run")
+        part = session.parts["held_out"]
+        counts = groups.exact(session, request.states, part, engaged)
+        return statistics.release(session, engaged, lambda spec: counts[spec.name], request.lot), part
+    part = session.parts[request.split]
+    batch = part.batch.without(session.withheld)
+    return statistics.release(session, engaged, lambda s: statistics.exact(session, s, batch), request.lot), part
 
 
 def evaluate(session: Session, request: Evaluate) -> Evaluated:
@@ -245,7 +255,8 @@ def evaluate_variants(
         changed = [name for name in vectors if name in variant]
         for name in changed:
             model.load(session.specs[name], vectors[name])
-        sums = [name for name, spec in session.specs.items() if spec.is_statistic and name in now]
+        heads = [name for name, spec in session.specs.items() if spec.is_statistic and not is_groups(spec)]
+        sums = [name for name in heads if name in now]
         logits: dict[str, Any] = {name: statistics.nobody(session, name, batch) for name in sums}
         logits |= {**predict(model, batch), **statistics.predict(session, now, batch)}
         tasks = {}

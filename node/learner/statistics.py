@@ -13,7 +13,7 @@ A student's part is the mean over their records (weights 1/K), of norm ≤ the s
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 
@@ -25,13 +25,13 @@ from ...crypto.hashing import digest
 from ...protocol.component_names import parse_name
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Task
-from ...protocol.statistics import CONSTANT, SENSITIVITY, Numbers, inputs_of_modality, shape
+from ...protocol.statistics import CONSTANT, Numbers, inputs_of_modality, is_groups, sensitivity_of, shape
 from .answers import BadRequestError
 from .dpsgd import Batch
 from .messages import Engagement
 from .pairs import pair_features
 from .quantise import MARGIN, Quantised
-from .randomness import Randomness, gaussian
+from .randomness import gaussian
 from .session import Session
 
 SCALE = 1024  # of inputs: integers, whose sums do not depend on the order
@@ -56,22 +56,25 @@ def named(session: Session, spec: ComponentSpec) -> Task:
 
 
 def release(
-    session: Session, engaged: Mapping[str, Engagement], batch: Batch, students: float, source: Randomness
+    session: Session,
+    engaged: Mapping[str, Engagement],
+    sums: Callable[[ComponentSpec], Numbers],
+    students: float,
 ) -> dict[str, Quantised]:
-    """Return each engaged statistic of all students of a batch, noised: std σ·C in each number, [d] int32.
+    """Return each engaged statistic noised: std σ·C in each number, [d] int32. `sums` has the exact ones, [d] int64.
 
     `students` is the declared N̂: a sum longer than so many students can make is scaled down. Raises UsageError.
     """
     released = {}
     for name, rule in engaged.items():
         spec = session.specs[name]
-        sensitivity = SENSITIVITY[spec.architecture] / MILLION
+        sensitivity = sensitivity_of(spec, session.learning) / MILLION
         if rule.clip < sensitivity:
             raise BadRequestError(f"engaged {name!r}: a student moves it by {sensitivity}, and clip is {rule.clip}")
         deviation = rule.noise * rule.clip / spec.grid_step
-        values = exact(session, spec, batch).astype(np.float64)
+        values = sums(spec).astype(np.float64)
         if rule.noise > 0.0:
-            values = values + deviation * gaussian(source, spec.dimension)
+            values = values + deviation * gaussian(session.source, spec.dimension)
         bound = students * rule.clip / spec.grid_step + deviation * (sqrt(spec.dimension) + 6.0)
         released[name] = _bounded(values, MARGIN * bound)
     return released
@@ -210,7 +213,7 @@ def predict(session: Session, states: Mapping[str, bytes], batch: Batch) -> dict
     """Return the task's logits, [S, K, outputs], of each statistic in `states` (int64 little-endian bytes)."""
     predictions = {}
     for name, spec in session.specs.items():
-        if not spec.is_statistic or name not in states:
+        if not spec.is_statistic or is_groups(spec) or name not in states:
             continue
         if len(states[name]) != 8 * spec.dimension:
             raise BadRequestError(f"the state of {name!r} has {len(states[name])} bytes, not {8 * spec.dimension}")

@@ -3,12 +3,13 @@
 Also its consequences here: modalities that stay out of training, and components that are then not hosted.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...protocol.charter import Charter
 from ...protocol.claims import NO_EPSILON
-from ...protocol.component_names import parse_name
+from ...protocol.component_names import ComponentKind, parse_name
+from ...protocol.equity import HELD_OUT
 from ...protocol.learning import POLICIES, PrivacyFloor
 
 CHARTER, JURISDICTION, INSTITUTION = "charter", "jurisdiction", "institution"
@@ -68,7 +69,7 @@ def in_force(floor: PrivacyFloor, preset: Bound | None, own: Bound | None) -> In
 
 def of_charter(charter: Charter) -> tuple[InForce, ...]:
     """Return the policy in force for each modality by the charter alone, by name."""
-    return tuple(in_force(floor, None, None) for floor in sorted(charter.learning.floors, key=lambda f: f.modality))
+    return tuple(in_force(floor, None, None) for floor in sorted(charter.learning.bounds, key=lambda f: f.modality))
 
 
 def withheld(charter: Charter, policies: Sequence[InForce], engaged: Iterable[str]) -> dict[str, str]:
@@ -108,7 +109,7 @@ def refused(
                     reasons[name] = (
                         f"the policy for {policy.modality} is dp ({policy.why[0]}), and {name} carries no noise"
                     )
-            elif policy.policy == "never" and policy.modality == parse_name(name).modality:
+            elif policy.policy == "never" and policy.modality == owner(name):
                 reasons[name] = f"the policy for {policy.modality} is never ({policy.why[0]})"
     return reasons
 
@@ -142,7 +143,13 @@ def remedy(policies: Sequence[InForce], withheld: Iterable[str]) -> str:
 def admitted(names: Iterable[str], withheld: Iterable[str]) -> tuple[str, ...]:
     """Return the components without those that belong to a withheld modality, in the same order."""
     out = set(withheld)
-    return tuple(name for name in names if parse_name(name).modality not in out)
+    return tuple(name for name in names if owner(name) not in out)
+
+
+def owner(component: str) -> str | None:
+    """Return the modality to which a component belongs, HELD_OUT for groups, or None."""
+    name = parse_name(component)
+    return HELD_OUT if name.kind is ComponentKind.GROUPS else name.modality
 
 
 def used(charter: Charter, hosted: Iterable[str], withheld: Iterable[str], engaged: Iterable[str]) -> tuple[str, ...]:
@@ -151,10 +158,12 @@ def used(charter: Charter, hosted: Iterable[str], withheld: Iterable[str], engag
     A modality that has components of its own is used only where one of them is hosted: nothing else reads it.
     """
     learning, here, out, names = charter.learning, set(hosted), set(withheld), list(engaged)
-    own: Mapping[str, list[str]] = {
+    own: dict[str, list[str]] = {
         modality.name: [spec.name for spec in charter.components if parse_name(spec.name).modality == modality.name]
         for modality in learning.modalities
     }
+    if learning.equity:
+        own |= {HELD_OUT: []}
     return tuple(
         sorted(
             name

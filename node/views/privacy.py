@@ -8,6 +8,7 @@ from ...protocol.charter import Charter
 from ...protocol.claims import NO_EPSILON, DpEvents, effective_noise
 from ...protocol.component_names import parse_name
 from ...protocol.components import MILLION
+from ...protocol.equity import HELD_OUT
 from ...protocol.records import Update, body_of
 from ...protocol.update import UpdateHeader
 from ..core.contribution import spend_statement, whole
@@ -55,7 +56,7 @@ def privacy(context: Context, policies: Sequence[InForce], jurisdiction: str = "
                 "epsilon": floor.epsilon / 1000 if floor.policy == "dp" else None,
                 "delta": floor.delta / 1e9 if floor.policy == "dp" else None,
             }
-            for floor in learning.floors
+            for floor in learning.bounds
         ],
         "notes": [
             *(f"The data of {name} take no part in training: {reason}." for name, reason in out.items()),
@@ -287,7 +288,7 @@ def _modality(
 ) -> ModalityShown:
     share = context.charter.learning.recovery_share
     claims = [dict(put.claims)[policy.modality] for put in reservations if policy.modality in dict(put.claims)]
-    kinds = {modality.name: modality.kind for modality in context.charter.learning.modalities}
+    kinds = {modality.name: modality.kind for modality in context.charter.learning.modalities} | {HELD_OUT: "groups"}
     bounded = policy.policy == "dp"
     hosted = context.hosted if context.hosted is not None else [spec.name for spec in context.charter.components]
     return {

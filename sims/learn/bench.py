@@ -19,16 +19,33 @@ from rich.table import Table
 from ...crypto.errors import UsageError
 from ...node.blueprint.recipe import Recipe
 from ...protocol.learning import RULES
-from . import continual, explained, shards, sums, weights, writing
+from . import continual, equity, explained, shards, sums, weights, writing
 from .lies import LIES
 from .plot import draw
 from .runs import MODES, Ground, Run, figure, perform, with_home_layer, with_last
 from .studies import STUDIES, Institutions, Study, all_institutions, everything, study, work_folder
 from .workers import LearnerWorker, share, start_workers
 
-OTHERS = ("m3t", "weights", "continual", "attacks", "sums", "shards", "explain")  # of several studies, or of OULAD
+OTHERS = (
+    "m3t",
+    "weights",
+    "continual",
+    "attacks",
+    "sums",
+    "shards",
+    "explain",
+    "equity",
+)  # of several studies, or of OULAD
 NAMES = (*STUDIES, *OTHERS, *writing.STUDIES)
-NOT_DRAWN = ("weights", "continual", "attacks", "sums", "shards", "explain")  # a table says more than so many bars
+NOT_DRAWN = (
+    "weights",
+    "continual",
+    "attacks",
+    "sums",
+    "shards",
+    "explain",
+    "equity",
+)  # a table says more than so many bars
 LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md tolerates
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
 ATTACKED_EPSILON = 8.0
@@ -118,7 +135,7 @@ class _Bench:
         quick: bool,
         console: Console,
     ) -> None:
-        self.name, self.work, self.crew, self.console, self.quick = name, work, crew, console, quick
+        self.name, self.data, self.work, self.crew, self.console, self.quick = name, data, work, crew, console, quick
         self.seeds = range(1, seeds + 1)
         base = study("oulad") if name in OTHERS else study(name)
         self.study: Study = base
@@ -147,6 +164,8 @@ class _Bench:
             return sums.measure(self.ground.institutions, self.crew, list(self.seeds), self.epsilons)
         if self.name == "shards":
             return shards.measure(self.study, self.ground, self.crew, list(self.seeds), self.epsilons)
+        if self.name == "equity":
+            return equity.measure(self.ground.institutions, self.data, self.crew, list(self.seeds), self.quick)
         variants = [(mode, epsilon) for epsilon in self.epsilons for mode in MODES]
         rates = self._tuned([Run(mode, epsilon, 0.0, 0) for mode, epsilon in variants], self._value)
         runs = [
@@ -402,6 +421,8 @@ def _table(name: str, results: Mapping[str, Any]) -> Table:
         return weights.table(results)
     if name == "shards":
         return shards.table(results)
+    if name == "equity":
+        return equity.table(results)
     table = Table(title=f"{results['title']}\n{results['metric']} on held-out data; privacy of each {results['unit']}")
     for column in (
         "mode",

@@ -36,6 +36,7 @@ def recalibrated(
         learning_rate=MILLION,
         free_learning_rate=MILLION,
         width=16,
+        equity=next(iter(learning.equity), None),
         rates={spec.name: spec.learning_rate for spec in trained},
         privacy={
             floor.modality: Privacy("dp", epsilon, floor.delta / 1e9) if floor.policy == "dp" else Privacy(floor.policy)

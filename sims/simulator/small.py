@@ -9,7 +9,8 @@ from ...crypto.identity import Identity
 from ...protocol import statistics as sums
 from ...protocol.charter import Charter, Member, Rules
 from ...protocol.component_names import ComponentKind
-from ...protocol.components import SUM, ComponentSpec, TensorSpec, base_digest, base_vector
+from ...protocol.components import MILLION, SUM, ComponentSpec, TensorSpec, base_digest, base_vector
+from ...protocol.equity import ARCHITECTURE, Attribute, Decision, Equity
 from ...protocol.learning import Learning, Modality, PrivacyFloor, Task
 from ...protocol.update import Integers
 
@@ -19,6 +20,7 @@ class CharterOptions(TypedDict, total=False):
 
     components: int
     statistics: int
+    groups: int  # of tasks whose groups are released, after the second round
     dimension: int
     width: int
     rule: str
@@ -37,6 +39,7 @@ class CharterOptions(TypedDict, total=False):
 DEFAULTS = CharterOptions(
     components=1,
     statistics=0,
+    groups=0,
     dimension=16,
     width=8,
     rule="mean",
@@ -85,6 +88,15 @@ def small_charter(identities: list[Identity], **options: Unpack[CharterOptions])
         base = base_digest(base_vector(seed, name, parts))
         sensitivity = sums.SENSITIVITY["ridge"]
         specs.append(ComponentSpec(name, "ridge", parts, 16, sums.WIDTH, SUM, 1, sensitivity, noise, 1_000_000, base))
+    decisions = tuple(Decision(f"task{index}", MILLION // 2, "below") for index in range(has["groups"]))
+    equity = Equity((Attribute("gender", ("F", "M")),), decisions, 2, 0, 0) if decisions else None
+    for decision in decisions:
+        assert equity is not None
+        name, parts = ComponentKind.GROUPS.named(decision.task), sums.tensors_of_groups(equity)
+        base = base_digest(base_vector(seed, name, parts))
+        specs.append(
+            ComponentSpec(name, ARCHITECTURE, parts, 16, sums.WIDTH, SUM, 1, equity.sensitivity, noise, MILLION, base)
+        )
     return Charter(
         version=1,
         name="simulated",
@@ -113,6 +125,7 @@ def small_charter(identities: list[Identity], **options: Unpack[CharterOptions])
             recovery_share=0,
             planned_rounds=100,
             shards=has["shards"],
+            equity=() if equity is None else (equity,),
         ),
     )
 

@@ -184,7 +184,9 @@ def test_what_the_charter_never_lets_be_learned_from_is_no_input() -> None:
 def released(session: Session, batch: Batch, noise: float, students: float, seed: int = 7) -> Any:
     spec = spec_of(session)
     rule = Engagement(SENSITIVITY[spec.architecture] / MILLION, noise, 1.0)
-    return statistics.release(session, {spec.name: rule}, batch, students, randomness(seed))[spec.name]
+    noised = replace(session, source=randomness(seed))
+    exact = statistics.exact(session, spec, batch)
+    return statistics.release(noised, {spec.name: rule}, lambda _spec: exact, students)[spec.name]
 
 
 def test_the_noise_is_what_is_declared() -> None:
@@ -208,8 +210,9 @@ def test_more_students_than_declared_are_scaled_down_and_a_smaller_clip_is_refus
     noised = released(session, batch, 0.0, 5)
     assert 0.0 < noised.scaled < 0.5
     assert np.linalg.norm(noised.values.astype(float)) * spec.grid_step <= 5 * sqrt(2.0)
+    exact = statistics.exact(session, spec, batch)
     with pytest.raises(UsageError, match="a student moves it by"):
-        statistics.release(session, {spec.name: Engagement(1.0, 1.0, 1.0)}, batch, 60, randomness(1))
+        statistics.release(session, {spec.name: Engagement(1.0, 1.0, 1.0)}, lambda _spec: exact, 60)
 
 
 # ---- the head
