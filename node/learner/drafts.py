@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .placing import type_of
 from .writer import Writer
 
 BATCH = 16
@@ -76,7 +77,7 @@ def _batch(
 
 def _last(writer: Writer, ids: Tensor, there: Tensor, places: Tensor, cache: Any) -> Tensor:
     """Return the logits after the last of these tokens [R, vocabulary]; `there` [R, n]: which of all so far count."""
-    frozen, model = writer.frozen, writer.frozen.model
+    model = writer.frozen.model
     hidden, seen = model.embed_tokens(ids), there.shape[1]
     turns = model.rotary_emb(hidden, places)
     before = torch.ones(ids.shape[1], seen, dtype=torch.bool, device=ids.device).tril(seen - ids.shape[1])
@@ -84,11 +85,10 @@ def _last(writer: Writer, ids: Tensor, there: Tensor, places: Tensor, cache: Any
     mask = (before & there[:, None]) | torch.eye(seen, dtype=torch.bool, device=ids.device)[-ids.shape[1] :]
     for layer in (*model.layers[: writer.first], *writer.upper):
         hidden = layer(
-            hidden, attention_mask=mask[:, None], position_ids=places, position_embeddings=turns,
+            hidden.to(type_of(layer)), attention_mask=mask[:, None], position_ids=places, position_embeddings=turns,
             past_key_values=cache, use_cache=True,
         )  # fmt: skip
-    logits: Tensor = frozen.lm_head(model.norm(hidden[:, -1]))
-    return logits
+    return writer.said(hidden[:, -1])
 
 
 def _chosen(logits: Tensor, sources: Sequence[torch.Generator] | None) -> Tensor:

@@ -16,8 +16,10 @@ from ...protocol.learning import Learning, Modality
 from ..data.arrays import Dataset, ModalityArray
 from ..pretrained.find import find
 from ..pretrained.folder import check as check_pretrained
+from .placing import placed
 
 Progress = Callable[[int, int], None]
+PROCESSOR = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +49,9 @@ class Embedder:
         texts: Texts,
         live: frozenset[str],
         progress: Progress | None = None,
+        device: torch.device = PROCESSOR,
     ) -> None:
+        self._device = device
         self._learning, self._specs, self._texts, self._live = learning, specs, texts, live
         self.progress = progress
         self._encoders: dict[str, Any] = {}
@@ -70,7 +74,7 @@ class Embedder:
             encoder = frozen_encoder(folder, wanted.max_tokens)
             if fresh:
                 return encoder
-            self._encoders[name] = encoder
+            self._encoders[name] = placed(encoder, self._device)
         return self._encoders[name]
 
     def cut(self, array: ModalityArray) -> int:

@@ -23,6 +23,7 @@ from ..pretrained.families import LITE0, LITE0_BLOCKS, LITE0_FEATURES, LITE0_STE
 from ..pretrained.folder import configuration
 from ..pretrained.normal import AudioInput, ImageInput, Normalised
 from ..pretrained.sound import check_sound
+from .placing import type_of
 
 BATCH = 32
 EPSILON = 1e-3  # of EfficientNet's batch norms
@@ -101,9 +102,9 @@ class ImageEncoder(FrozenEncoder):
 
     def means(self, prepared: Sequence[Floats]) -> Tensor:
         """[n] pictures → [n, width]."""
-        out: Any = self.model(torch.from_numpy(np.stack(prepared)).to(self.device))
+        out: Any = self.model(torch.from_numpy(np.stack(prepared)).to(self.device, type_of(self)))
         features: Tensor = out if isinstance(out, Tensor) else out.last_hidden_state[:, 1:].mean(1)  # ViT's patches
-        return features
+        return features.float()
 
 
 class SoundEncoder(FrozenEncoder):
@@ -168,8 +169,9 @@ class SoundEncoder(FrozenEncoder):
         # The encoder reads no other number of frames than its configuration says, so it is told one.
         self.model.config.max_source_positions = self.model.max_source_positions = length
         self.model.embed_positions.num_embeddings = length
-        self.model.embed_positions.weight.data = self._positions[:length].to(self.device)
-        return self.model((decades + 4.0) / 4.0).last_hidden_state  # type: ignore[no-any-return]  # untyped
+        self.model.embed_positions.weight.data = self._positions[:length].to(self.device, type_of(self))
+        frames = ((decades + 4.0) / 4.0).to(type_of(self))
+        return self.model(frames).last_hidden_state.float()  # type: ignore[no-any-return]  # untyped
 
 
 def _filled(part: Floats, size: int) -> Tensor:

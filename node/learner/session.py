@@ -91,7 +91,7 @@ class Session:
 
     def embedder(self, progress: Progress | None = None) -> Embedder:
         """Return what reads this session's records by pretrained models."""
-        return Embedder(self.learning, self.specs, self.texts, self.live, progress)
+        return Embedder(self.learning, self.specs, self.texts, self.live, progress, self.device)
 
     @property
     def modules(self) -> dict[str, ComponentSpec]:

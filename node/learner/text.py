@@ -102,7 +102,7 @@ class TextEncoder(nn.Module):
         if self.dimensions is None:  # from scratch: no broadcasting, for the same reason
             arguments["position_ids"] = torch.arange(ids.shape[1], device=ids.device).expand(count, -1)
             arguments["token_type_ids"] = torch.zeros_like(ids)
-        hidden = self.model(attention_mask=attended.long(), **arguments).last_hidden_state[:, skipped:]
+        hidden = self.model(attention_mask=attended.long(), **arguments).last_hidden_state[:, skipped:].float()
         # The prompt's own positions stay out of the mean: they are common to all texts, and would outweigh a short one.
         vectors = normalize((hidden * mask.unsqueeze(2)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1), dim=1)
         if self.centre is not None:

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy, pad
 from ...crypto.errors import UsageError
 from ..pretrained.folder import Dimensions, configuration, dimensions
 from ..pretrained.sound import check_sound
+from .placing import moved, type_of
 
 FAMILY = "llama"
 AT_ONCE = 8  # records in memory at once, with their graph
@@ -66,7 +67,7 @@ class Writer(nn.Module):
         """Move the frozen model to where the adapted layers are, and return that device."""
         device = next(self.parameters()).device
         if next(self.frozen.parameters()).device != device:
-            self.frozen.to(device)
+            moved(self.frozen, device)
         return device
 
     def losses(self, values: Tensor) -> Tensor:
@@ -99,7 +100,7 @@ class Writer(nn.Module):
                 rows.append(row)
                 places.append(len(prompt) + place - 1)
                 targets.append(target)
-        said = self.frozen.lm_head(self.frozen.model.norm(hidden[rows, places]))
+        said = self.said(hidden[rows, places])
         each = cross_entropy(said, torch.tensor(targets, device=device, dtype=torch.int64), reduction="none")
         counts = torch.tensor([max(1, len(answer)) for _, answer in records], device=device)
         total = torch.zeros(len(records), device=device).index_add(
@@ -129,6 +130,11 @@ class Writer(nn.Module):
         hidden = self.frozen.model.embed_tokens(ids.to(device))
         hidden = self.through(hidden, self.frozen.model.layers[: self.first])
         return [state[:n].to(torch.float16).cpu().clone() for state, n in zip(hidden, count, strict=True)]
+
+    def said(self, hidden: Tensor) -> Tensor:
+        """Hidden states [n, h] after the last layer → logits [n, vocabulary] float32."""
+        logits: Tensor = self.frozen.lm_head(self.frozen.model.norm(hidden.to(type_of(self.frozen))))
+        return logits.float()
 
     def through(self, hidden: Tensor, layers: Sequence[Any]) -> Tensor:
         """Run layers on hidden states [R, n, h] of texts that begin at the first position."""
