@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from math import inf, nan
+from math import inf
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 from rich.console import Console
@@ -166,6 +166,8 @@ class _Bench:
             return shards.measure(self.study, self.ground, self.crew, list(self.seeds), self.epsilons)
         if self.name == "equity":
             return equity.measure(self.ground.institutions, self.data, self.crew, list(self.seeds), self.quick)
+        if not self.rates:
+            return self._found(self._sums())
         variants = [(mode, epsilon) for epsilon in self.epsilons for mode in MODES]
         rates = self._tuned([Run(mode, epsilon, 0.0, 0) for mode, epsilon in variants], self._value)
         runs = [
@@ -204,21 +206,22 @@ class _Bench:
                         "institutions": self._each(personal),
                     }
                 )
-        rows += self._sums()
-        return {"title": self.study.title, "metric": self.study.metric, "unit": self.study.unit, "rows": rows,
+        return self._found(rows + self._sums())
+
+    def _found(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {"title": self.study.title, "metric": self.study.metric, "unit": self.study.unit, "rows": list(rows),
                 "goals": [asdict(goal) for goal in self._goals(rows)]}  # fmt: skip
 
     def _sums(self) -> list[dict[str, Any]]:
         """Return the rows of the study's statistic, if it has one: each member releases once, at the whole ε."""
-        if self.study.statistic is None or self.quick:
+        if self.study.statistic is None:
             return []
-        recipe = self.study.recipe(self.rates[0], median(self.ground.sizes.values()))
         found = sums.released(
-            self.crew[0], self.name, self.ground.institutions, recipe, self.study.statistic(), self.seeds,
-            self.epsilons, self.ground.cache, self.ground.models,
+            self.crew[0], self.name, self.ground.institutions, self.study.recipe(1.0, 1000.0), self.study.statistic(),
+            self.seeds, self.epsilons, self.ground.cache, self.ground.models,
         )  # fmt: skip
         nothing = {"rate": None, "last_state": None, "macro_f1": None}
-        return [nothing | row | {"mode": f"sum: {row['mode'].rpartition(' ')[2]}"} for row in found]
+        return [row | nothing | {"mode": f"sum: {row['mode'].rpartition(' ')[2]}"} for row in found]
 
     def _classes(self) -> bool:
         return self.study.metric == "accuracy"
@@ -381,15 +384,15 @@ class _Bench:
             what, *rest = text.split(":")
             epsilon = float(rest[-2])
             key, bound = None if epsilon == inf else epsilon, float(rest[-1])
+            at = f"ε = {'∞' if key is None else f'{key:g}'}"
+            if what == "sum-floor" and (SUM, key) in by_key:
+                value = mean(by_key[SUM, key]["values"])
+                goals.append(Goal(self.name, f"{at}: {SUM} ≥ {bound:g}", value, value >= bound))
             if ("federated", key) not in by_key:
                 continue
             federated, local, central = (mean(by_key[mode, key]["values"]) for mode in MODES)
-            at = f"ε = {'∞' if key is None else f'{key:g}'}"
             if what == "federated-floor":
                 goals.append(Goal(self.name, f"{at}: federated ≥ {bound:g}", federated, federated >= bound))
-            elif what == "sum-floor":
-                value = mean(by_key[SUM, key]["values"]) if (SUM, key) in by_key else nan
-                goals.append(Goal(self.name, f"{at}: {SUM} ≥ {bound:g}", value, value >= bound))
             elif what == "over-local":
                 gain = federated - local
                 goals.append(Goal(self.name, f"{at}: federated minus local ≥ {bound:g}", gain, gain >= bound))
