@@ -203,7 +203,9 @@ def _strokes() -> Modality:
 
 
 def _summing(rate: float, students: float) -> Recipe:
-    return _open(_recipe((_strokes(), STROKES), (ALPHABET,), (head(ALPHABET, 1),), rate, students))
+    image = _strokes()
+    parts = (encoder(image, 8, "pair-tanh"), encoder(STROKES, 8, "conv-series"), head(ALPHABET, 8))  # never trained
+    return _open(_recipe((image, STROKES), (ALPHABET,), parts, rate, students))
 
 
 def _summed() -> Part:

@@ -215,6 +215,20 @@ def test_more_students_than_declared_are_scaled_down_and_a_smaller_clip_is_refus
         statistics.release(session, {spec.name: Engagement(1.0, 1.0, 1.0)}, lambda _spec: exact, 60)
 
 
+def test_moments_are_those_of_single_records_whatever_is_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    phi = np.random.default_rng(3).normal(size=(9, 21)) / 5.0
+    share = np.linspace(100.0, 90_000.0, 9)
+    upper = np.triu_indices(21)
+    both = np.where(upper[0] == upper[1], 1.0, sqrt(2.0))
+    expected = sum(
+        np.trunc(p[upper[0]] * p[upper[1]] * both * w).astype(np.int64) for p, w in zip(phi, share, strict=True)
+    )
+    for rows, cached in ((8, 1 << 17), (1, 1), (64, 300)):
+        monkeypatch.setattr(statistics, "ROWS", rows)
+        monkeypatch.setattr(statistics, "CACHED", cached)
+        assert (statistics._moments(phi, share) == expected).all()
+
+
 # ---- the head
 
 
