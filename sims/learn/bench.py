@@ -19,7 +19,7 @@ from rich.table import Table
 from ...crypto.errors import UsageError
 from ...node.blueprint.recipe import Recipe
 from ...protocol.learning import RULES
-from . import continual, equity, explained, shards, sums, weights, writing
+from . import continual, equity, explained, honest, shards, sums, weights, writing
 from .lies import LIES
 from .plot import draw
 from .runs import MODES, Ground, Run, figure, perform, with_home_layer, with_last
@@ -35,6 +35,7 @@ OTHERS = (
     "shards",
     "explain",
     "equity",
+    "honest",
 )  # of several studies, or of OULAD
 NAMES = (*STUDIES, *OTHERS, *writing.STUDIES)
 NOT_DRAWN = (
@@ -45,6 +46,7 @@ NOT_DRAWN = (
     "shards",
     "explain",
     "equity",
+    "honest",
 )  # a table says more than so many bars
 LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md tolerates
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
@@ -162,6 +164,10 @@ class _Bench:
             return explained.measure(self.ground.institutions, list(self.seeds), self.epsilons, self.quick)
         if self.name == "sums":
             return sums.measure(self.ground.institutions, self.crew, list(self.seeds), self.epsilons)
+        if self.name == "honest":
+            return honest.measure(
+                self.study, self.data, self.work, self.crew, list(self.seeds), self.epsilons, self.quick
+            )
         if self.name == "shards":
             return shards.measure(self.study, self.ground, self.crew, list(self.seeds), self.epsilons)
         if self.name == "equity":
@@ -426,6 +432,8 @@ def _table(name: str, results: Mapping[str, Any]) -> Table:
         return shards.table(results)
     if name == "equity":
         return equity.table(results)
+    if name == "honest":
+        return honest.table(results)
     table = Table(title=f"{results['title']}\n{results['metric']} on held-out data; privacy of each {results['unit']}")
     for column in (
         "mode",

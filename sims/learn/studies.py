@@ -102,6 +102,11 @@ def _import(name: str, source: str, options: Options) -> Callable[[Path, Path], 
     return made
 
 
+def later_presentation(data: Path, work: Path) -> Institutions:
+    """Seven modules of OULAD; who began in a module's last presentation is held out."""
+    return _import("oulad", "oulad", Options(by="module", split="presentation"))(data, work)
+
+
 # ---- Short answers
 
 
