@@ -52,7 +52,7 @@ from .students import (
 
 LEFT_OUT = "left-out"  # the flag of how many students were ever left out, and forgotten by private adapters
 SCHEDULED = "scheduled"  # the flag of how many withdrawals were ever put off
-REFUSED = "without-consent"  # the flag that stands for who did not consent, forgotten by private components
+REFUSED = "without-consent"  # the flag that stands for who did not consent, forgotten by private adapters
 WEEKLY = Timetable(2, 0, weekday=6)  # when lapsed consents are withdrawn if config.toml names no time for withdrawals
 LOOK_EVERY = 5.0  # seconds between looks for a withdrawal whose time has come
 
@@ -166,7 +166,7 @@ class Exclusion:
     ) -> None:
         """Take note of whom the learner has read: all ids, those who do not consent, and those whose cells do not say.
 
-        None: this learner does not say it. Private components that may have learned from others than those who consent
+        None: this learner does not say it. Private adapters that may have learned from others than those who consent
         now are forgotten.
         """
         self.everybody = None if everybody is None else frozenset(everybody)

@@ -105,7 +105,7 @@ def test_g6_who_does_not_consent_on_the_day_is_in_no_draw_no_evaluation_and_no_p
     assert after.consents == {"yes": STUDENTS - 4, "no": 1, "lapsed": 3, "unreadable": 0}
     assert house.drawn() == trained - {"s0", "s1", "s2", "s5"}
     assert len(house.drawn()) + house.evaluated() == STUDENTS - 4
-    parts = house.worker.session("").parts.values()  # private components and the home layer learn from these as well
+    parts = house.worker.session("").parts.values()  # the home layer and private adapters learn from these as well
     assert {name for part in parts for name in part.subjects} == {f"s{n}" for n in range(3, STUDENTS) if n != 5}
     assert set(after.everybody or ()) == {f"s{n}" for n in range(STUDENTS)}, "and all are still known by their ids"
     file = house.folder / "new.csv"

@@ -163,6 +163,19 @@ def test_g7_of_a_student_who_is_left_out_no_bit_remains(tmp_path: Path) -> None:
     left_out = layer_bytes(opened(folder, excluded=LeftOut(excluded.salt, tuple(excluded.tags))))
     assert left_out == layer_bytes(opened(write(tmp_path / "never", *gone)))
     assert left_out != layer_bytes(whole)
+    ended = asked(write(tmp_path / "ended"), dict.fromkeys(gone, "2026-07-31"))
+    assert layer_bytes(opened(ended, day="2026-07-31")) == layer_bytes(whole)
+    assert layer_bytes(opened(ended, day="2026-08-01")) == left_out, "so it is when their consent has ended"
+
+
+def asked(folder: Path, until: dict[str, str]) -> Path:
+    """All consent, and some until a day."""
+    unit = '[unit]\nconsent = "agreed"\nconsent_yes = ["yes"]\nconsent_until = "until"'
+    (folder / "dataset.toml").write_text(MANIFEST.replace("[unit]", unit))
+    head_line, *rows = (folder / "work.csv").read_text().splitlines()
+    rows = [f"{row},yes,{until.get(row.split(',')[1], '')}" for row in rows]
+    (folder / "work.csv").write_text("\n".join([f"{head_line},agreed,until", *rows]) + "\n")
+    return folder
 
 
 def test_a_modality_under_never_serves_at_home_and_figures_are_of_others_than_it_learned_from(tmp_path: Path) -> None:

@@ -87,10 +87,10 @@ def test_a_new_consent_takes_the_withdrawal_back_and_nothing_else_does(runtime: 
     assert [request.at for request in runtime.scheduled] == [FAR], "what the student asked for stays"
 
 
-def test_private_components_forget_who_does_not_consent_any_more_and_stay_otherwise(runtime: Any) -> None:
+def test_private_adapters_forget_who_does_not_consent_any_more_and_stay_otherwise(runtime: Any) -> None:
     folder = runtime.home.private
     folder.mkdir(mode=0o700)
-    path = folder / "private.safetensors"
+    path = folder / "adapter-essay.safetensors"
     path.write_bytes(b"learned from all")
     read(runtime)
     assert path.exists(), "all consent, as before"
