@@ -89,18 +89,17 @@ def baseline(features: tuple[Feature, ...], length: int, width: int) -> Floats:
 
 def value_text(feature: Feature, values: npt.NDArray[np.float32], steps: npt.NDArray[np.bool_]) -> str:
     """Return a record's own value of a feature, from its values [T, width] and valid steps [T]; "" where it has none
-    that a few words could say. Of several steps it is the last one's."""
+    that a few words could say. Of several steps it is the last one's, and says so."""
     there = np.flatnonzero(steps)
     if feature.column is None or not there.size:
         return ""
-    own = values[there[-1], list(feature.numbers)]
+    own, last = values[there[-1], list(feature.numbers)], f", the last of {there.size}" if there.size > 1 else ""
     match feature.column:
         case CategoricalColumn(levels=levels):
-            return "missing" if not own.any() else (*levels, "another one")[int(own.argmax())]
+            return ("missing" if not own.any() else (*levels, "another one")[int(own.argmax())]) + last
         case NumericColumn(low=low, high=high, missing=missing):
-            if missing and own[1] > 0.5:
-                return "missing"
-            return f"{low + (float(own[0]) + 1.0) / 2.0 * (high - low):.4g}"
+            gone = missing and own[1] > 0.5
+            return ("missing" if gone else f"{low + (float(own[0]) + 1.0) / 2.0 * (high - low):.4g}") + last
 
 
 def others(feature: Feature, own: npt.NDArray[np.float32], count: int) -> list[tuple[str, Floats]]:

@@ -10,6 +10,7 @@ from .proof import Explanation, Proof
 
 WIDTH = 80
 SHOWN = 12  # features
+LEAST = 0.005  # of all effects: what counts less is not named
 Piece = str | tuple[Sequence[str], Sequence[Sequence[str]]]
 """A paragraph; or a table, as its columns and rows."""
 
@@ -23,6 +24,24 @@ PERSON_DECIDES = "The model decides nothing: a person does, who may see it other
 def pieces(made: Explanation) -> Iterator[Piece]:
     """Yield an explanation as paragraphs and tables."""
     proof, says, here = made.proof, made.says, made.here
+    told = _of_role(proof, says)
+    yield next(told)
+    if here is not None and "adds" in here:
+        yield f"This institution's home layer adds {here['adds']:+.4f}. No other member can compute that again."
+    elif here is not None:
+        same = "the same" if here["result"] in {says.get("result"), says.get("outcome")} else "another one"
+        yield (
+            f"Corrected by what this school learned from its own students the result is {same}: {here['result']}. The"
+            " reasons below are those of the model that the schools share."
+        )
+    yield from told
+    yield (
+        f"Computed at height {proof.height} of federation {proof.federation[:16]} from records with digest"
+        f" {proof.records[:16]}. Another member can compute it again: collegium explain verify FILE RECORDS."
+    )
+
+
+def _of_role(proof: Proof, says: Mapping[str, Any]) -> Iterator[Piece]:
     match proof.role:
         case "student":
             yield from _student(says)
@@ -36,18 +55,6 @@ def pieces(made: Explanation) -> Iterator[Piece]:
             yield from _administrator(proof, says)
         case _:
             assert_never(proof.role)
-    if here is not None and "adds" in here:
-        yield f"This institution's home layer adds {here['adds']:+.4f}. No other member can compute that again."
-    elif here is not None:
-        same = "the same" if here["result"] in {says.get("result"), says.get("outcome")} else "another one"
-        yield (
-            f"Corrected by what this school learned from its own students the result is {same}: {here['result']}. The"
-            " reasons above are those of the model that the schools share."
-        )
-    yield (
-        f"Computed at height {proof.height} of federation {proof.federation[:16]} from records with digest"
-        f" {proof.records[:16]}. Another member can compute it again: collegium explain verify FILE RECORDS."
-    )
 
 
 def _student(says: Mapping[str, Any]) -> Iterator[Piece]:
@@ -57,7 +64,7 @@ def _student(says: Mapping[str, Any]) -> Iterator[Piece]:
     total = sum(abs(one["effect"]) for one in says["yours"]) or 1.0
     ordered = sorted(says["yours"], key=lambda one: -abs(one["effect"]))
     for title, sign in (("What spoke for this result:", 1.0), ("What spoke against it:", -1.0)):
-        some = [one for one in ordered if sign * one["effect"] > 0.0][:SHOWN]
+        some = [one for one in ordered if sign * one["effect"] >= LEAST * total][:SHOWN]
         if some:
             yield title
             yield (
@@ -96,10 +103,10 @@ def _instructor(says: Mapping[str, Any]) -> Iterator[Piece]:
         )
         return
     yield f"{says['students']} students of the class, as the model sees them:"
-    shown = [(result, f"under {MIN_CELL}" if n is None else str(n)) for result, n in says["results"].items()]
+    shown = [(result, "not shown" if n is None else str(n)) for result, n in says["results"].items()]
     yield ("result", "students"), shown
     if any(n is None for n in says["results"].values()):
-        yield f"Where a number is under {MIN_CELL}, or would follow from the others, it is not shown."
+        yield f"A number under {MIN_CELL}, and one from which it would follow, is not shown."
     total = sum(one["mean"] for one in says["weighs"]) or 1.0
     yield "What counts in the model, on average over these students. Traits of persons are left out:"
     ordered = sorted(says["weighs"], key=lambda one: -one["mean"])[:SHOWN]

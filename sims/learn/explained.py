@@ -24,7 +24,7 @@ from .datasets import prepare_digits
 from .federate import Learner, Setting, opening, train
 from .studies import DELTA, Institutions
 
-ROUNDS, RECORDS, ORDERS = 8, 60, 20
+ROUNDS, RECORDS, ORDERS = 8, 25, 10  # records of each institution
 SCHOOLS, ALPHA = 4, 0.3  # of the digits, as in the demo
 GOAL = 0.2
 
