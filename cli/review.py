@@ -77,7 +77,7 @@ def review(charter: "Charter", signed: "SignedCharter", place: "Home | None" = N
     from ..node.core.contribution import RECOVERY_ROUNDS
 
     learning, rules = charter.learning, charter.rules
-    floors = {floor.modality: floor for floor in learning.floors}
+    modalities = {modality.name: modality for modality in learning.modalities}
     leaves = [_leaves(charter, spec) for spec in charter.components]
     with taking_long("computing what the planned rounds cost one student …"):
         student = founding.student(charter)
@@ -95,14 +95,25 @@ def review(charter: "Charter", signed: "SignedCharter", place: "Home | None" = N
         "here": None if place is None else here(place, charter),
         "privacy": [
             {
-                "modality": modality.name,
-                "kind": modality.kind,
-                "sensitivity": modality.sensitivity or None,
-                "policy": floors[modality.name].policy,
-                "epsilon": floors[modality.name].epsilon / 1000 if floors[modality.name].policy == "dp" else None,
-                "delta": floors[modality.name].delta / 1e9 if floors[modality.name].policy == "dp" else None,
+                "modality": bound.modality,
+                "kind": own.kind if (own := modalities.get(bound.modality)) is not None else "groups",
+                "sensitivity": (own.sensitivity or None) if own is not None else None,
+                "policy": bound.policy,
+                "epsilon": bound.epsilon / 1000 if bound.policy == "dp" else None,
+                "delta": bound.delta / 1e9 if bound.policy == "dp" else None,
             }
-            for modality in learning.modalities
+            for bound in learning.bounds
+        ],
+        "equity": [
+            {
+                "task": decision.task,
+                "threshold": decision.threshold / 1e6,
+                "flagged": decision.flagged,
+                "attributes": [attribute.name for attribute in equity.attributes],
+                "after_round": equity.after,
+            }
+            for equity in learning.equity
+            for decision in equity.decisions
         ],
         "student": student,
         "writes": [
@@ -330,6 +341,13 @@ def _show_privacy(out: "Console", result: dict[str, Any]) -> None:
     ]
     table(out, ("modality", "kind", "privacy", "ε", "δ"), rows, empty="No modalities.")
     facts(out, [("one student", founding.student_fact(result["student"]))])
+    for one in result["equity"]:
+        prose(
+            out,
+            f"Groups: after round {one['after_round']} of {one['task']} each member releases, once, how many of its"
+            f" held-out students of each {' and each '.join(one['attributes'])} the model flags ({one['flagged']}"
+            f" {one['threshold']:g}), right and wrong. They train nothing, so their ε (held-out) is one of its own.",
+        )
     if any(p["epsilon"] for p in result["privacy"]):
         prose(
             out,

@@ -79,7 +79,7 @@ def forecast(context: Context, policies: Sequence[InForce], planned: int = 0) ->
     bound = [policy for policy in policies if policy.policy == "dp"]
     # Training runs under DP stay spent under any later policy.
     paid = {name for put in reservations for name, value in put.claims if value != NO_EPSILON}
-    counted = sorted(paid | {policy.modality for policy in bound})
+    counted = sorted((paid | {policy.modality for policy in bound}) - {HELD_OUT})  # nobody is both
     spent = whole(reservations, counted, learning)
     delta = min((policy.delta for policy in policies if policy.modality in counted), default=0) / 1e9
     total = claimed(epsilon(events(spent), delta or governing.DEFAULT_DELTA / 1e9)) if counted else None
@@ -99,7 +99,7 @@ def spent_notes(policies: Sequence[InForce], reservations: Sequence[PutReservati
     for policy in policies:
         claims = [dict(put.claims)[policy.modality] for put in reservations if policy.modality in dict(put.claims)]
         limit = policy.epsilon * (MILLION - recovery_share) // MILLION
-        if policy.policy != "dp" or not claims or max(claims) < limit:
+        if policy.policy != "dp" or not claims or max(claims) < limit or policy.modality == HELD_OUT:  # released once
             continue
         spent = _thousandths(max(claims))
         amount = "without a bound" if spent is None else f"ε {spent:g}"
