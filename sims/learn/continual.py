@@ -18,16 +18,16 @@ from rich.table import Table
 from ...consensus.components import mean_state, origin
 from ...node.blueprint.parts import statistic
 from ...node.blueprint.recipe import Budget, charter_parts
-from ...node.learner.messages import Open
+from ...node.learner.messages import Open, Split
 from ...protocol.components import state_digest
 from ...protocol.statistics import words
 from . import sums
-from .federate import Setting, States, evaluate, train
+from .federate import Learner, Setting, States, evaluate, train
 from .runs import Drawn, Ground, Run, learner_of, students_of
 from .studies import ASSESSMENTS, DELTA, DEMOGRAPHICS, PASS, study
 from .workers import LearnerWorker, share
 
-RATE = 4.0
+RATES = (0.5, 1.0, 2.0, 4.0)  # each remedy has the one that is best on the validation students, at each ε
 EPSILONS: tuple[float | None, ...] = (None, 3.0)
 MAX_FORGOTTEN, LEAST_FINAL = 0.007, 0.774  # the goals of tenure-mean at ε = 3
 SEQUENCE, MEMORY, SUM = "in sequence", "tenure-mean", "ridge sum"
@@ -48,22 +48,31 @@ def measure(ground: Ground, crew: Sequence[LearnerWorker], seeds: Sequence[int],
     """Return the measurements, fit for JSON: rows by order, ε and remedy."""
     rounds = 2 if quick else study("oulad").rounds
     names = sorted(ground.institutions)
-    first = Run("local", None, RATE, 0, private=False)
+    first = Run("local", None, 1.0, 0, private=False)
     sizes = {
         name: students_of(crew[0], ground, name, folders, first, study("oulad").recipe, bytes(32))
         for name, folders in ground.institutions.items()
     }
-    kinds = [
-        (title, order, epsilon)
-        for title, order in (list(orders(names, sizes).items())[:1] if quick else orders(names, sizes).items())
-        for epsilon in EPSILONS
-    ]
-    jobs = [
-        partial(_sequence, ground=ground, order=order, epsilon=epsilon, seed=seed, rounds=rounds, typical=sizes)
-        for _, order, epsilon in kinds
-        for seed in seeds
-    ]
-    found = iter(share(crew, jobs))
+    chosen = dict(list(orders(names, sizes).items())[: 1 if quick else None])
+    run = partial(_sequence, ground=ground, rounds=rounds, typical=sizes)
+
+    def all_of(kinds: Sequence[tuple[float, float | None, str, int]], *, tune: bool) -> list[dict[str, dict[str, Any]]]:
+        return share(crew, [partial(run, rate=rate, epsilon=epsilon, order=chosen[title], seed=seed, tune=tune)
+                            for rate, epsilon, title, seed in kinds])  # fmt: skip
+
+    rates: dict[tuple[str, float | None], float] = {}
+    for epsilon in EPSILONS:
+        tried = [(rate, epsilon, title, 0) for rate in (RATES[:1] if quick else RATES) for title in chosen]
+        scores = list(zip((rate for rate, *_ in tried), all_of(tried, tune=True), strict=True))
+        for mode in (SEQUENCE, MEMORY):
+            by_rate: dict[float, list[float]] = {}
+            for rate, found in scores:
+                by_rate.setdefault(rate, []).append(fmean(found[mode]["final"].values()))
+            rates[mode, epsilon] = max(by_rate, key=lambda rate: fmean(by_rate[rate]))
+    wanted = list(dict.fromkeys((rate, epsilon, title, seed) for (_, epsilon), rate in rates.items()
+                                for title in chosen for seed in seeds))  # fmt: skip
+    trained = dict(zip(wanted, all_of(wanted, tune=False), strict=True))
+    kinds = [(title, order, epsilon) for title, order in chosen.items() for epsilon in EPSILONS]
     every = list(dict.fromkeys(tuple(order) for _, order, _ in kinds))
     summed = dict(
         zip(
@@ -74,18 +83,25 @@ def measure(ground: Ground, crew: Sequence[LearnerWorker], seeds: Sequence[int],
     )
     rows: list[dict[str, Any]] = []
     for title, order, epsilon in kinds:
-        own = [next(found) | {SUM: summed[epsilon][place][tuple(order)]} for place, _ in enumerate(seeds)]
-        rows += [
-            {
-                "order": title,
-                "mode": mode,
-                "epsilon": epsilon,
-                "values": [fmean(each[mode]["final"].values()) for each in own],
-                "forgotten": [each[mode]["forgotten"] for each in own],
-                "digests": sorted({each[mode]["digest"] for each in own}),
-            }
-            for mode in (SEQUENCE, MEMORY, SUM)
-        ]
+        for mode in (SEQUENCE, MEMORY, SUM):
+            own_rate = rates.get((mode, epsilon))
+            own = [
+                summed[epsilon][place][tuple(order)]
+                if own_rate is None
+                else trained[own_rate, epsilon, title, seed][mode]
+                for place, seed in enumerate(seeds)
+            ]
+            rows.append(
+                {
+                    "order": title,
+                    "mode": mode,
+                    "epsilon": epsilon,
+                    "rate": own_rate,
+                    "values": [fmean(each["final"].values()) for each in own],
+                    "forgotten": [each["forgotten"] for each in own],
+                    "digests": sorted({each["digest"] for each in own}),
+                }
+            )
     return {
         "title": f"OULAD, one module after another, {rounds} rounds each",
         "metric": "auc",
@@ -115,16 +131,18 @@ def _sequence(
     ground: Ground,
     order: Sequence[str],
     epsilon: float | None,
+    rate: float,
     seed: int,
+    tune: bool,
     rounds: int,
     typical: Mapping[str, int],
 ) -> dict[str, dict[str, Any]]:
     """Train one module after another; return for each remedy F, the figures at the end, and the last state's digest."""
     base, drawn_seed = study("oulad"), sha256(f"seed {seed}".encode()).digest()
-    recipe = base.recipe(RATE, median(typical.values()))
+    recipe = base.recipe(rate, median(typical.values()))
     budget = None if epsilon is None else Budget(epsilon, DELTA, rounds, 0)
     specs, learning = charter_parts(recipe, budget, min_updates=1, base_seed=drawn_seed)
-    drawn, run = Drawn(specs, learning, drawn_seed), Run("local", epsilon, RATE, seed, private=False)
+    drawn, run = Drawn(specs, learning, drawn_seed), Run("local", epsilon, rate, seed, tune, private=False)
     least = base.least_lot * median(typical.values())
     learners = {name: learner_of(worker, ground, name, ground.institutions[name], run, drawn, least) for name in order}
     setting = Setting({spec.name: spec for spec in specs}, learning, rounds)
@@ -136,12 +154,14 @@ def _sequence(
         ends.append(state)
         memory = {part: mean_state([each[part] for each in ends]) for part in state}
         for mode, used in ((SEQUENCE, state), (MEMORY, memory)):
-            passed[mode].append((name, {each: _auc(worker, learners[each], used) for each in order[: len(ends)]}))
+            split: Split = "validation" if tune else "held_out"
+            known = order[: len(ends)]
+            passed[mode].append((name, {each: _auc(worker, learners[each], used, split) for each in known}))
     return {SEQUENCE: _judged(passed[SEQUENCE], state), MEMORY: _judged(passed[MEMORY], memory)}
 
 
-def _auc(worker: LearnerWorker, learner: Any, states: States) -> float:
-    return float(evaluate(worker.ask, learner, states)[PASS.name]["value"])
+def _auc(worker: LearnerWorker, learner: Learner, states: States, split: Split) -> float:
+    return float(evaluate(worker.ask, learner, states, split)[PASS.name]["value"])
 
 
 def _judged(after: Sequence[tuple[str, Figures]], states: States) -> dict[str, Any]:
@@ -160,7 +180,7 @@ def _sums(
     seeds: Sequence[int],
 ) -> list[dict[tuple[str, ...], dict[str, Any]]]:
     """Return for each seed and order what sums of releases remember; one release a module, whatever the order."""
-    recipe = study("oulad").recipe(RATE, 1000.0)
+    recipe = study("oulad").recipe(1.0, 1000.0)
     recipe = replace(recipe, parts=(*recipe.parts, statistic(PASS, (ASSESSMENTS, DEMOGRAPHICS))))
     drawn_seed = sha256(b"continual").digest()
     specs, learning = charter_parts(recipe, None, min_updates=1, base_seed=drawn_seed)
