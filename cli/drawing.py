@@ -93,7 +93,9 @@ class Terms:
     def parts(self, members: int, seed: bytes) -> "tuple[tuple[ComponentSpec, ...], Learning, float]":
         """Return the components, the recipe and a typical member's students, for so many members. Raises UsageError."""
         budget = (EPSILON if self.epsilon is None else self.epsilon, DELTA if self.delta is None else self.delta)
-        robust = self.fault_model == "byzantine" and members >= founding.MIN_ROBUST
+        usual = "mean"
+        if members >= founding.MIN_ROBUST:
+            usual = ROBUST if self.fault_model == "byzantine" else "random-effects"
         return components(
             self.preset,
             self.model,
@@ -101,7 +103,7 @@ class Terms:
             dp=not self.no_dp,
             institutions=members,
             rule=self.rule,
-            usual=ROBUST if robust else "mean",
+            usual=usual,
             seed=seed,
         )
 

@@ -558,9 +558,10 @@ def test_the_rule_is_the_option_s_then_the_file_s_then_what_the_members_can_bear
     preset = ("--preset", "digits")
     silent, median = ("--model", tmp_path / "silent.toml"), ("--model", tmp_path / "median.toml")
     assert rules(*silent) == {"clip+nnm+trimmed_mean"}
-    assert rules(*silent, people=3) == rules(*silent, "--fault-model", "crash") == {"mean"}
+    assert rules(*silent, people=3) == rules(*silent, "--fault-model", "crash", people=3) == {"mean"}
+    assert rules(*silent, "--fault-model", "crash") == rules(*preset, "--fault-model", "crash") == {"random-effects"}
     assert rules(*preset) == {"clip+nnm+trimmed_mean"}
-    assert rules(*preset, people=3) == rules(*preset, "--fault-model", "crash") == {"mean"}
+    assert rules(*preset, people=3) == {"mean"}
     assert rules(*median) == {"median"}
     assert rules(*median, "--rule", "multi_krum") == rules(*preset, "--rule", "multi_krum") == {"multi_krum"}
 
