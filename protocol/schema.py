@@ -61,8 +61,8 @@ def _names(cls: Any) -> tuple[str, ...]:
 
 @cache
 def _later(cls: Any) -> dict[str, Any]:
-    """The fields that are left out where they have their default, with it."""
-    return {field.name: field.default for field in dataclasses.fields(cls) if field.metadata.get("later")}
+    """The fields that are left out where they have their default, with it as a map has it: a tuple is a list there."""
+    return {field.name: to_map(field.default) for field in dataclasses.fields(cls) if field.metadata.get("later")}
 
 
 @cache

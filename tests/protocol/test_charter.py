@@ -1,6 +1,6 @@
 """The charter file: one changed byte anywhere is a named error, and who signed is who may (G9)."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -252,3 +252,12 @@ def test_the_numbers_of_a_charter_have_the_bounds_of_config_toml(changes: dict[s
     learning = replace(CHARTER.learning, **changes)  # type: ignore[arg-type]  # by name
     with pytest.raises(UsageError, match=problem):
         check(replace(CHARTER, learning=learning))
+
+
+def test_a_charter_without_a_later_field_keeps_its_bytes() -> None:
+    """Whatever is added later: in a map the default of a tuple is a list."""
+    written = schema.to_map(CHARTER.learning)
+    later = {field.name for field in fields(CHARTER.learning) if field.metadata.get("later")}
+    assert later
+    assert later.isdisjoint(written)
+    assert "sensitivity" not in written["modalities"][0]
