@@ -107,9 +107,23 @@ def _people(out: Any, report: dict[str, Any]) -> None:
         " below 0.5 is as informative as one above. L2 of the weights, and the largest difference of a probability on"
         " the test set, to the retrained model."
     )
+    groups = [
+        (row["model"], name, *(_share(found[key]) for key in ("missed", "falsely_flagged", "auc")))
+        for row in report["models"]
+        for name, found in row["groups"].items()
+    ]
+    if groups:
+        table(out, ("model", "group", "missed", "falsely flagged", "AUC"), groups, empty="")
+        out.print(
+            "Groups of everybody else's held-out students: at risk and not flagged under .5; not at risk and flagged."
+        )
     out.print("What remains:")
     for row in report["models"]:
         out.print(f"  {row['model']}: {row['remains']}.")
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"
 
 
 def _about_guesses(report: dict[str, Any]) -> str:

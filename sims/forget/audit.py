@@ -23,6 +23,7 @@ from ..learn.federate import Learner, Setting, States, opening
 from ..learn.studies import DELTA, holds
 from ..learn.workers import LearnerWorker, share, start_workers
 from .ground import Ground, prepare
+from .groups import by_group
 from .history import History, begin, follow
 from .inference import Bools, Floats, chance_exposure, exposure, halves, judge, lira, losses, rmia
 
@@ -102,6 +103,7 @@ class Seen:
     own_held_out: float
     others: float
     probabilities: Scores
+    groups: Mapping[str, Mapping[str, float | None]]  # of everybody else's held-out students, by level
 
 
 @dataclass(slots=True)
@@ -168,16 +170,19 @@ class _Audit:
                 if split == "held_out":
                     probabilities.append(scores)
         rows, truth = [], []
+        levels: list[str] = []
         for name in self.ground.others:
             scored = self._scores(worker, self.learner(worker, name), states, "held_out")[task]
             rows += scored.scores
             truth += [int(label[0]) for label in scored.labels]
+            levels += [self.ground.levels.get(subject, "") for subject in scored.subjects]
         return Seen(
             {subject: float(np.mean(values)) for subject, values in logits.items()},
             figure(metric, *map(np.array, own["train"])),
             figure(metric, *map(np.array, own["held_out"])),
             figure(metric, np.array(rows), np.array(truth)),
             np.array([*probabilities, *rows]),
+            by_group(np.array(rows), np.array(truth), np.array(levels)) if self.ground.levels else {},
         )
 
     def _scores(self, worker: LearnerWorker, learner: Learner, states: States, split: Split) -> dict[str, TaskScores]:
@@ -302,6 +307,7 @@ def _report(
                 "own_trained": seen[name].own_trained,
                 "own_held_out": seen[name].own_held_out,
                 "others": seen[name].others,
+                "groups": {f"{ground.source.group} {level}": found for level, found in seen[name].groups.items()},
                 "shadows": "as they were" if kind == BEFORE else "unlearned alike",
                 **guesses,
                 "canaries": {

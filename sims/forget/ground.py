@@ -7,7 +7,7 @@ chosen alike, are mislabelled too and never trained on, so that what a planted o
 import random
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Source:
     label: str
     wrong: Callable[[str, random.Random], str]
     member: str  # the member that withdraws by default
+    group: str = ""  # a column of groups to report by
 
 
 def _other_digit(label: str, source: random.Random) -> str:
@@ -53,7 +54,9 @@ def _other_result(label: str, _: random.Random) -> str:
 
 SOURCES = {
     "digits": Source("digits", "image", "digit", "accuracy", "digits", "image", "digit", _other_digit, "institution-1"),
-    "oulad": Source("oulad", "student", "pass", "AUC", "students", "id_student", "final_result", _other_result, "AAA"),
+    "oulad": Source(
+        "oulad", "student", "pass", "AUC", "students", "id_student", "final_result", _other_result, "AAA", "gender"
+    ),
 }
 
 
@@ -73,6 +76,7 @@ class Ground:
     planted: frozenset[str]
     references: frozenset[str]
     wrong: Mapping[str, str]  # a canary's label
+    levels: Mapping[str, str]  # of everybody else's subjects, in the column of groups
 
     @property
     def trained(self) -> int:
@@ -137,4 +141,14 @@ def prepare(name: str, work: Path, member: str | None, seed: int) -> Ground:
         frozenset(canaries[:planted]),
         frozenset(canaries[planted:]),
         {subject: source.wrong(str(labels[subject]), chance) for subject in canaries},
+        {} if not source.group else _levels(source, [path for key, path in sorted(folders.items()) if key != member]),
     )
+
+
+def _levels(source: Source, folders: Sequence[Path]) -> dict[str, str]:
+    levels: dict[str, str] = {}
+    for folder in folders:
+        table = pyarrow.parquet.read_table(folder / f"{source.table}.parquet")
+        pairs = zip(table.column(source.subject).to_pylist(), table.column(source.group).to_pylist(), strict=True)
+        levels |= {str(subject): str(level) for subject, level in pairs}
+    return levels

@@ -19,6 +19,7 @@ from collegium.node.learner.answers import Done, Trained
 from collegium.node.learner.messages import Respec, Train
 from collegium.sims.forget import audit as forget
 from collegium.sims.forget import ground
+from collegium.sims.forget.groups import by_group
 from collegium.sims.forget.history import History, begin, follow
 from collegium.sims.forget.inference import chance_exposure, exposure, halves, judge, lira, rmia
 from collegium.sims.learn.federate import Learner, Setting
@@ -246,3 +247,14 @@ def test_the_audit_sees_a_refold_that_did_nothing() -> None:
 def test_what_makes_no_audit_is_refused(change: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         forget.audit(replace(TINY, **change))
+
+
+def test_groups_are_reported_where_they_are_large_enough() -> None:
+    levels = np.array(["F"] * 120 + ["M"] * 60 + [""] * 20)
+    truth = np.array([0, 1] * 100)
+    chance = np.where(truth == 1, 0.9, 0.1)
+    chance[[0, 2, 4]] = 0.8  # three of 60 women at risk are missed
+    found = by_group(np.stack([1 - chance, chance], axis=1), truth, levels)
+    assert found.keys() == {"F"}, "of 30 men at risk nothing is said"
+    assert found["F"]["missed"] == pytest.approx(0.05)
+    assert found["F"]["falsely_flagged"] == 0.0
