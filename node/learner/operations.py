@@ -210,7 +210,7 @@ def _release(session: Session, request: Train) -> tuple[dict[str, Quantised], Sp
             raise BadRequestError("groups of held-out students, and statistics of the others, in one training run")
         part = session.parts["held_out"]
         counts = groups.exact(session, request.states, part, engaged)
-        return statistics.release(session, engaged, lambda spec: counts[spec.name], request.lot), part
+        return statistics.release(session, engaged, lambda s: counts[s.name].astype(np.float64), request.lot), part
     part = session.parts[request.split]
     batch = part.batch.without(session.withheld)
     return statistics.release(session, engaged, lambda s: statistics.exact(session, s, batch), request.lot), part

@@ -1,8 +1,10 @@
 """Statistics of an institution's students: one noised release, and the head that is solved from their sum (ADR 16).
 
 φ of a record is computed from its own values and constants of the charter, in integers: a record's part has the same
-bits in any batch. Parts are rounded towards zero, so that no norm grows, and added up exactly: the sums of two groups
-of students add up to the sum of all.
+bits in any batch. Parts are rounded towards zero, so that no norm grows, to 1/FINER of a grid unit, and added up
+exactly: the sums of two groups of students add up to the sum of all. Only what is released is rounded to the grid,
+after the noise. With thousands of features a record's part has some grid units in each number: if each record were
+rounded to the grid, more would be lost than a ridge adds.
 
     x   for each modality of the task: the mean of its valid steps (text: pair features), in 1/1024, and the share of
         steps that are valid; zero where it is missing or kept out
@@ -35,6 +37,7 @@ from .randomness import gaussian
 from .session import Session
 
 SCALE = 1024  # of inputs: integers, whose sums do not depend on the order
+FINER = 1 << 16  # parts of a grid unit; sums stay under 2^53
 SLACK = 1.0 - 2.0**-20  # for the rounding of weights and of φ itself: norms stay under their bounds
 CHUNK_NUMBERS = 1 << 22  # numbers in memory at once
 ROWS, CACHED = 8, 1 << 17  # of moments at once: numbers that stay in a processor's cache
@@ -59,10 +62,10 @@ def named(session: Session, spec: ComponentSpec) -> Task:
 def release(
     session: Session,
     engaged: Mapping[str, Engagement],
-    sums: Callable[[ComponentSpec], Numbers],
+    sums: Callable[[ComponentSpec], Floats],
     students: float,
 ) -> dict[str, Quantised]:
-    """Return each engaged statistic noised: std σ·C in each number, [d] int32. `sums` has the exact ones, [d] int64.
+    """Return each engaged statistic noised: std σ·C in each number, [d] int32. `sums` has the exact ones, [d].
 
     `students` is the declared N̂: a sum longer than so many students can make is scaled down. Raises UsageError.
     """
@@ -73,7 +76,7 @@ def release(
         if rule.clip < sensitivity:
             raise BadRequestError(f"engaged {name!r}: a student moves it by {sensitivity}, and clip is {rule.clip}")
         deviation = rule.noise * rule.clip / spec.grid_step
-        values = sums(spec).astype(np.float64)
+        values = sums(spec)
         if rule.noise > 0.0:
             values = values + deviation * gaussian(session.source, spec.dimension)
         bound = students * rule.clip / spec.grid_step + deviation * (sqrt(spec.dimension) + 6.0)
@@ -89,13 +92,13 @@ def _bounded(values: Floats, bound: float) -> Quantised:
     return Quantised(np.clip(rounded, -limit, limit).astype("<i4"), saturated, factor)
 
 
-def exact(session: Session, spec: ComponentSpec, batch: Batch) -> Numbers:
-    """Return the exact sum over a batch's students in grid units, without noise, [d] int64, in any order the same."""
+def exact(session: Session, spec: ComponentSpec, batch: Batch) -> Floats:
+    """Return the exact sum over a batch's students in grid units, without noise, [d] float64, in any order the same."""
     task = named(session, spec)
     outputs, width = shape(spec)
     weights = batch.weights.numpy().reshape(-1).astype(np.float64)
     labels = batch.labels[task.name].numpy() if task.name in batch.labels else None
-    total = np.zeros(spec.dimension, dtype=np.int64)
+    total = np.zeros(spec.dimension)
     if labels is None:
         return total
     labels = labels.reshape(len(weights), -1).astype(np.float64)
@@ -106,16 +109,16 @@ def exact(session: Session, spec: ComponentSpec, batch: Batch) -> Numbers:
     for begin in range(0, len(rows), at_once):
         chunk = rows[begin : begin + at_once]
         phi = features(session, spec, inputs[chunk])
-        share = weights[chunk] * (SLACK / spec.grid_step)
+        share = weights[chunk] * (SLACK * FINER / spec.grid_step)
         if grams:
             total[:grams] += _moments(phi, share)
         y = targets(task, labels[chunk])
         crossed = (y[:, :, None] * phi[:, None, :]).reshape(len(chunk), outputs * width) * share[:, None]
-        total[grams:] += np.trunc(crossed).astype(np.int64).sum(axis=0)
-    return total
+        total[grams:] += np.trunc(crossed).sum(axis=0)
+    return total / FINER
 
 
-def _moments(phi: Floats, share: Floats) -> Numbers:
+def _moments(phi: Floats, share: Floats) -> Floats:
     """Return the upper triangle of Σ φφᵀ, its off-diagonal × √2, each record's part rounded towards zero."""
     count, width = phi.shape
     total = np.zeros((width, width))  # of whole numbers under 2^53: exact
@@ -131,7 +134,7 @@ def _moments(phi: Floats, share: Floats) -> Numbers:
             parts *= share[begin : begin + at_once, None, None]
             np.trunc(parts, out=parts)
             total[top : top + rows, top:] += parts.sum(axis=0)
-    return total[np.triu_indices(width)].astype(np.int64)
+    return total[np.triu_indices(width)]
 
 
 def inputs_of(session: Session, task: Task, batch: Batch) -> Numbers:
