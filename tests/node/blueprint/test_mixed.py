@@ -213,12 +213,11 @@ def test_every_member_trains_whatever_modalities_it_lacks(
         assert noisy[part].any(), tensor.name
 
 
-@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("at_home", [True, False])
 def test_g6_no_skip_brings_back_what_is_withheld(
-    charter: Charter, folders: dict[str, Path], seen: list[set[str]], tmp_path: Path, private: bool
+    charter: Charter, folders: dict[str, Path], seen: list[set[str]], at_home: bool
 ) -> None:
-    more = {"private": str(tmp_path / "private")} if private else {}
-    worker, hosted = opened(charter, folders["n1"], ("clicks",), **more)
+    worker, hosted = opened(charter, folders["n1"], ("clicks",), home_layer=at_home)
     assert "skip/pass" in hosted
     update = trained(worker, hosted)["skip/pass"]
     ask(worker, Evaluate({}))
@@ -228,7 +227,7 @@ def test_g6_no_skip_brings_back_what_is_withheld(
     clicks = next(spec for spec in charter.components if spec.name == "skip/pass").tensors[0]
     assert not update[: int(np.prod(clicks.shape))].any()
     session = worker._sessions[""]
-    assert ("clicks" in session.parts["train"].batch.inputs) is private
+    assert ("clicks" in session.parts["train"].batch.inputs) is at_home
 
 
 def test_a_modality_without_an_encoder_in_the_charter_is_read_by_its_skip(
