@@ -168,10 +168,13 @@ def _own_worth(home: "Home", model: "Model", part: "Component") -> "Iterator[tup
     import numpy as np
 
     from ..node.learner.messages import EvaluateVariants
+    from ..protocol.statistics import is_groups
     from .learners import own_learner
 
     states = {name: c.state.astype("<i4").tobytes() for name, c in model.components.items()}
     name = part.spec.name
+    if is_groups(part.spec):
+        raise UsageError(f"{name} predicts nothing: it is what members released of groups", "See `equity show`.")
     with own_learner(home, model, "Set [data] path: states are judged on its held-out subjects.") as learner:
 
         def ask(alternatives: "Sequence[State]") -> "tuple[dict[str, Figure], ...]":
