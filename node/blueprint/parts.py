@@ -239,8 +239,13 @@ def similarity_head(task: Task, hidden: int) -> Part:
     return Part(ComponentKind.HEAD.named(task.name), SIMILARITY, linear("shift", hidden, 1, zero=True, bias=False))
 
 
+def places_of(modality: Modality) -> int:
+    """Return the number of features of a series with a place for each step: its values, and whether it is there."""
+    return modality.length * (modality.width + 1)
+
+
 def skip(task: Task, widths: Mapping[str, int]) -> Part:
-    """Return a task's linear map of the features themselves, for the modalities in `widths`."""
+    """Return a task's linear map of the features themselves, for the modalities in `widths` (`places_of`: by place)."""
     tensors = [linear(name, task.outputs, width, zero=True, bias=False)[0] for name, width in sorted(widths.items())]
     return Part(ComponentKind.SKIP.named(task.name), "linear-skip", tuple(tensors))
 

@@ -79,7 +79,8 @@ class ModalityEntry:
 
     `columns` are those of tabular, series and image; `prefix` names an image's instead. `segments` are the columns of a
     text, `file` the column with the paths of images (made `size` × `size`) or of clips (`audio`). Series keep the last
-    `max_len` rows whose `time` is at most `until` or, with `resample`, as many evenly spaced ones. Where a text has an
+    `max_len` rows whose `time` is at most `until` or, with `resample`, as many evenly spaced ones. With `slots` a row
+    has the place of its word in the column `slot`, whatever rows there are beside it. Where a text has an
     `order`, a record may have several rows: the last `texts` are read, each on its own or, with a `separator`, as one.
     `sensitivity` is one of SENSITIVITIES (protocol/learning.py), or "".
     """
@@ -100,6 +101,8 @@ class ModalityEntry:
     until: float = 0.0
     max_len: int = 1
     resample: bool = False
+    slot: str = ""
+    slots: tuple[str, ...] = ()
     order: str = ""
     texts: int = 1
     separator: str = ""

@@ -26,6 +26,7 @@ def modality_layout(entry: ModalityEntry) -> Layout:
     if entry.kind == "series":
         layout |= {"time": entry.time, "until": repr(float(entry.until))}
         layout |= {"max_len": entry.max_len, "resample": int(entry.resample)}
+        layout |= {"slot": entry.slot, "slots": list(entry.slots)} if entry.slot else {}
     elif entry.kind == "text":
         layout["columns"] = list(entry.segments)
         if entry.order:

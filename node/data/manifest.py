@@ -40,6 +40,7 @@ TOP_KEYS = ("format", "unit", "tables", "modality", "task", "sensitive", "split"
 MODALITY_KEYS = (
     "name", "kind", "table", "columns", "time", "until", "max_len", "resample", "prefix", "low", "high", "file", "size",
     "invert", "rate", "max_seconds", "bands", "frames", "normalise", "order", "texts", "separator", "sensitivity",
+    "slot", "slots",
 )  # fmt: skip
 TASK_KEYS = (
     "name", "kind", "table", "column", "positive", "negative", "classes", "low", "high", "separator", "none",
@@ -213,9 +214,23 @@ def _tabular(section: Table, name: str, table: str) -> ModalityEntry:
 
 def _series(section: Table, name: str, table: str) -> ModalityEntry:
     time, until = _name(section, "time"), section.number("until", float("inf"))
-    max_len, resample = section.whole("max_len", None, 1, 2**16), section.flag("resample")
+    slot, slots = _name(section, "slot", ""), _words(section, "slots", [])
+    if bool(slot) != bool(slots):
+        raise section.fail("slot and slots go together", "Name the column, and the words in it that have a place.")
+    for key in [key for key in ("max_len", "resample") if slot and key in section.raw]:
+        raise section.fail(f"{key} with slots, which say how many steps there are", f"Remove {key}.")
+    max_len, resample = section.whole("max_len", len(slots) or None, 1, 2**16), section.flag("resample")
     return ModalityEntry(
-        name, "series", table, _columns(section), time=time, until=until, max_len=max_len, resample=resample
+        name,
+        "series",
+        table,
+        _columns(section),
+        time=time,
+        until=until,
+        max_len=max_len,
+        resample=resample,
+        slot=slot,
+        slots=slots,
     )
 
 

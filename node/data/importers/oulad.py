@@ -180,7 +180,7 @@ def _text(value: object) -> str | None:
 
 def _submissions(assessments: Sequence[Row], rows: Sequence[Row], records: Sequence[str]) -> list[Row]:
     """Return each record's work handed in by the day, and the work due by then and not handed in."""
-    about = {row["id_assessment"]: row for row in assessments}
+    about, slots = {row["id_assessment"]: row for row in assessments}, _slots(assessments)
     handed: dict[str, dict[object, Row]] = {record: {} for record in records}
     for row in rows:
         assessment, day = _assessment_of(about, row), whole(row["date_submitted"], "date_submitted")
@@ -196,8 +196,24 @@ def _submissions(assessments: Sequence[Row], rows: Sequence[Row], records: Seque
         for assessment in due.get(record.rpartition("-")[0], ()):
             row, date = done.get(assessment["id_assessment"], {}), whole(assessment["date"], "date of an assessment")
             if row or (date is not None and date <= DAY):
-                submissions.append(_submission(record, assessment, row))
+                slot = slots[str(assessment["id_assessment"])]
+                submissions.append(_submission(record, assessment, row) | {"slot": slot})
     return submissions
+
+
+def _slots(assessments: Sequence[Row]) -> dict[str, str]:
+    """Return the slot of each assessment: its type and its number, by the day on which it is due, in its presentation.
+
+    So the first tutor-marked assessment of one presentation has the place of that of another one.
+    """
+    slots, numbers = {}, dict[str, int]()
+    due = [whole(row["date"], "date of an assessment") for row in assessments]
+    for place in sorted(range(len(due)), key=lambda place: (due[place] is None, due[place] or 0, place)):
+        row = assessments[place]
+        kind = f"{row['code_module']} {row['code_presentation']} {row['assessment_type']}"
+        numbers[kind] = numbers.get(kind, 0) + 1
+        slots[str(row["id_assessment"])] = f"{row['assessment_type']} {numbers[kind]}"
+    return slots
 
 
 def _assessment_of(about: Mapping[object, Row], row: Row) -> Row:
@@ -276,7 +292,7 @@ LEVELS: dict[str, tuple[str, ...]] = {
 def _manifest(*, clicks: bool, by_presentation: bool) -> str:
     """Return dataset.toml; where no clicks are known the modality is left out, not declared and empty."""
     split = BY_PRESENTATION if by_presentation else BY_STUDENT
-    return HEAD + (CLICKS_TABLE if clicks else "") + MODALITIES + (CLICKS if clicks else "") + TASKS + split
+    return HEAD + (CLICKS_TABLE if clicks else "") + MODALITIES + SLOTS + (CLICKS if clicks else "") + TASKS + split
 
 
 _DEMOGRAPHICS = ",\n".join(
@@ -330,6 +346,19 @@ columns = [
   {{ name = "late", low = -30, high = 30, missing = true }},
   {{ name = "day", low = -30, high = 56 }},
   {{ name = "banked", levels = ["false", "true"] }},
+]
+"""
+SLOTS = """[[modality]] # the same, with a place for each assessment: the first tutor-marked one, the second one, ...
+name = "slots"
+kind = "series"
+table = "assessments"
+time = "day"
+until = 56
+slot = "slot"
+slots = ["TMA 1", "TMA 2", "TMA 3", "CMA 1", "CMA 2", "CMA 3"]
+columns = [
+  { name = "score", low = 0, high = 100, missing = true },
+  { name = "late", low = -30, high = 30, missing = true },
 ]
 """
 CLICKS = f"""[[modality]] # log(1 + clicks) by activity, a row a week; other presentations' clicks are not there

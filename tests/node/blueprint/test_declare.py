@@ -427,3 +427,27 @@ def test_a_statistic_that_cannot_be_is_refused(tmp_path: Path, text: str, messag
     with pytest.raises(UsageError, match=message) as error:
         read_model(path)
     assert str(path) in error.value.message
+
+
+def test_a_skip_reads_each_place_of_a_series_of_slots(tmp_path: Path) -> None:
+    text = """
+[model]
+hidden = 4
+[[modality]]
+name = "work"
+kind = "series"
+width = 3
+length = 5
+encoder = "none"
+SLOTS
+[[task]]
+name = "pass"
+kind = "binary"
+skip = true
+"""
+    shapes = []
+    for slots in ("", "slots = true"):
+        (tmp_path / "model.toml").write_text(text.replace("SLOTS", slots))
+        parts = read_model(tmp_path / "model.toml").recipe.parts
+        shapes += [tensor.shape for part in parts if part.name == "skip/pass" for tensor in part.tensors]
+    assert shapes == [(2, 3), (2, 5 * 4)]

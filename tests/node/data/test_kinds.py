@@ -11,6 +11,8 @@ from PIL import Image
 from collegium.crypto.errors import CorruptError, OperatorError, UsageError
 from collegium.node.data import records
 from collegium.node.data.arrays import load, load_file
+from collegium.node.data.layout import layout_digest, modality_layout
+from collegium.node.data.manifest import read_manifest
 from collegium.node.data.summary import summarise
 
 from .test_audio import tone, write_wav
@@ -152,6 +154,29 @@ def test_a_long_series_is_thinned_evenly(folder: Path) -> None:
     assert clicks.steps[1, 0].tolist() == [True, False, False]
     (folder / TOML).write_text(MANIFEST.replace("resample = true\n", ""))
     assert load(folder).modalities["clicks"].values[0, 0, :, 0].tolist() == pytest.approx([0.2, 0.4, 0.6])
+
+
+def test_a_row_of_a_series_has_the_place_of_its_slot(folder: Path) -> None:
+    slots = MANIFEST.replace("max_len = 3\nresample = true", 'slot = "task"\nslots = ["quiz", "essay", "talk"]')
+    (folder / TOML).write_text(slots)
+    # Two quizzes: the later one. A word that is no slot is not read.
+    (folder / "clicks.csv").write_text("id,day,count,task\na1,9,2,talk\na1,2,9,quiz\na1,5,7,quiz\nb1,3,5,walk\n")
+    clicks = load(folder).modalities["clicks"]
+    assert clicks.values[0, 0, :, 0].tolist() == pytest.approx([0.4, 0, -0.6])
+    assert clicks.steps[:2, 0].tolist() == [[True, False, True], [False, False, False]]
+    here, otherwise = (
+        layout_digest(modality_layout(next(e for e in read_manifest(folder).modalities if e.name == "clicks")))
+        for text in (slots, slots.replace('"quiz", "essay"', '"essay", "quiz"'))
+        if (folder / TOML).write_text(text)
+    )
+    assert here != otherwise, "who declares the places otherwise reads other numbers"
+    for wrong, said in (
+        (slots.replace('slot = "task"\n', ""), "slot and slots go together"),
+        (slots.replace("slot =", "max_len = 3\nslot ="), "max_len with slots"),
+    ):
+        (folder / TOML).write_text(wrong)
+        with pytest.raises(UsageError, match=said):
+            load(folder)
 
 
 def test_labels_of_every_kind(folder: Path) -> None:
