@@ -74,12 +74,16 @@ def import_model(
     centred: Annotated[
         bool, typer.Option("--centred", help="Of a text: take away what the model makes of its own vocabulary.")
     ] = False,
-    size: Annotated[int | None, typer.Option("--size", help="Pixels a side that a picture is scaled to.")] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", min=8, max=1024, help="Pixels a side that a picture is scaled to.")
+    ] = None,
     blocks: Annotated[
-        int | None, typer.Option("--blocks", help="Of EfficientNet: features after so many of its 16 blocks.")
+        int | None,
+        typer.Option("--blocks", min=1, max=16, help="Of EfficientNet: features after so many of its 16 blocks."),
     ] = None,
     grid: Annotated[
-        int | None, typer.Option("--grid", help="Of EfficientNet: a mean for each cell of so many by so many.")
+        int | None,
+        typer.Option("--grid", min=1, max=16, help="Of EfficientNet: a mean for each cell of so many by so many."),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,

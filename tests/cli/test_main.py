@@ -166,7 +166,7 @@ def test_open_tasks_are_said_to_have_no_epsilon(run: "Run", monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "collegium.sims.learn.bench", SimpleNamespace(run=lambda **_: 0))
     for words, tasks in (
         (("--only", "fsdd", "--epsilon", "3"), ["fsdd"]),
-        (("--epsilon", "3"), ["omniglot", "fsdd", "fsdd-pretrained", "omniglot-pretrained"]),
+        (("--epsilon", "3"), ["omniglot", "fsdd", "fsdd-pretrained", "omniglot-pretrained", "omniglot-sum"]),
         (("--only", "oulad", "--epsilon", "3"), []),
         (("--only", "fsdd", "--epsilon", "inf"), []),
         (("--only", "fsdd"), []),

@@ -167,7 +167,7 @@ def test_g6_the_learner_is_told_whose_data_it_must_not_use(runtime: Any, tmp_pat
 
 def test_the_learner_is_told_of_models_and_private_components(runtime: Any, tmp_path: Path) -> None:
     config = replace(runtime.config, models=Models((("minilm", tmp_path / "m"),)))
-    learning = replace(config.learning, private=True, private_adapter="dora", private_rank=3)
+    learning = replace(config.learning, private_adapter="dora", private_rank=3)
     runtime.jobs.config = replace(config, data=replace(config.data, path=tmp_path), learning=learning)
     opening = runtime.jobs._opening()
     assert opening.models == {"minilm": str(tmp_path / "m")}

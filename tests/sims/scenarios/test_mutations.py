@@ -282,7 +282,7 @@ MUTATIONS = (
         (
             (
                 ROUNDS,
-                'limit = charter.rules.max_staleness if charter.rule(name) == "mean" else 0',
+                "limit = charter.rules.max_staleness if charter.rule(name) in AVERAGES else 0",
                 "limit = charter.rules.max_staleness",
             ),
         ),
