@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from math import inf
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from ...crypto.errors import UsageError
 from ...node.blueprint.recipe import Recipe
@@ -22,32 +21,15 @@ from ...protocol.learning import RULES
 from . import continual, equity, explained, honest, shards, sums, weights, writing
 from .lies import LIES
 from .plot import draw
+from .rows import Goal, Reports, own_values, row
 from .runs import MODES, Ground, Run, figure, perform, with_home_layer, with_last
 from .studies import STUDIES, Institutions, Study, all_institutions, everything, study, work_folder
+from .tables import TABLES, goals_table, table
 from .workers import LearnerWorker, share, start_workers
 
-OTHERS = (
-    "m3t",
-    "weights",
-    "continual",
-    "attacks",
-    "sums",
-    "shards",
-    "explain",
-    "equity",
-    "honest",
-)  # of several studies, or of OULAD
+NOT_DRAWN = (*TABLES, "attacks")  # a table says more than so many bars
+OTHERS = ("m3t", *NOT_DRAWN)  # of several studies, or of OULAD
 NAMES = (*STUDIES, *OTHERS, *writing.STUDIES)
-NOT_DRAWN = (
-    "weights",
-    "continual",
-    "attacks",
-    "sums",
-    "shards",
-    "explain",
-    "equity",
-    "honest",
-)  # a table says more than so many bars
 LIARS = frozenset({"BBB", "FFF"})  # of the seven modules of OULAD; two of them are the third that design.md tolerates
 ATTACKED = "clip+nnm+trimmed_mean"  # the rule that the goals of the attacks are of
 ATTACKED_EPSILON = 8.0
@@ -55,18 +37,6 @@ AT_HOME, SUM = "federated + home layer", "sum: federated"
 EXCLUSIVE = ("school-1", "school-2")  # no other institution has handwriting or speech
 MAX_RATES_MORE = 3  # doublings or halvings beyond a study's own rates
 TOLERANCE = 0.005  # of two figures on some hundred students that count as no worse
-
-Reports = Mapping[str, Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """One goal of the project, the figure that was measured, and whether it holds."""
-
-    study: str
-    goal: str
-    value: float
-    met: bool
 
 
 def data_folder() -> Path:
@@ -108,7 +78,7 @@ def run(
                 found = _Bench(name, data, work, crew, seeds, epsilon, quick, console).measure()
             results[name] = found | {"seconds": round(time.time() - before, 1)}
             if not as_json:
-                Console().print(_table(name, results[name]))
+                Console().print(table(name, results[name]))
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
                 (out / "learn.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -118,7 +88,7 @@ def run(
     if as_json:
         sys.stdout.write(json.dumps(results, indent=2) + "\n")
     else:
-        Console().print(_goals(goals))
+        Console().print(goals_table(goals))
         console.print(f"{time.time() - started:.0f} s", style="dim")
     return 0
 
@@ -307,10 +277,10 @@ class _Bench:
             "gaps filled": Run("federated", epsilon, 0.0, 0, gaps_filled=True),
             "local": Run("local", epsilon, 0.0, 0),
         }
-        compared = self._compared(kinds, lambda reports: mean(_own(reports).values()))
-        rows = [_row(name, epsilon, rate, own) for name, rate, own in compared]
+        compared = self._compared(kinds, lambda reports: mean(own_values(reports).values()))
+        rows = [row(name, epsilon, rate, own) for name, rate, own in compared]
         _, rate, own = compared[0]
-        rows.append(_row("component-wise + home layer", epsilon, rate, [with_home_layer(reports) for reports in own]))
+        rows.append(row("component-wise + home layer", epsilon, rate, [with_home_layer(reports) for reports in own]))
         whole, equal, filled, alone, personal = (row["institutions"] for row in rows)
 
         def gain(ours: Mapping[str, float]) -> float:
@@ -414,106 +384,3 @@ class _Bench:
                 value = by_key["federated", key]["institutions"][rest[0]]
                 goals.append(Goal(self.name, f"{at}: federated at {rest[0]} ≥ {bound:g}", value, value >= bound))
         return goals
-
-
-def _table(name: str, results: Mapping[str, Any]) -> Table:
-    """Return the figures as a table."""
-    if name == "attacks":
-        return _by_attack(results)
-    if name == "explain":
-        return explained.table(results)
-    if name == "sums":
-        return sums.table(results)
-    if name == "continual":
-        return continual.table(results)
-    if name == "weights":
-        return weights.table(results)
-    if name == "shards":
-        return shards.table(results)
-    if name == "equity":
-        return equity.table(results)
-    if name == "honest":
-        return honest.table(results)
-    table = Table(title=f"{results['title']}\n{results['metric']} on held-out data; privacy of each {results['unit']}")
-    for column in (
-        "mode",
-        "ε",
-        "rate",
-        "mean",
-        "least and greatest of seeds",
-        "last state",
-        "chrF" if name in writing.STUDIES else "macro-F1",
-        "institutions",
-    ):
-        table.add_column(column, justify="left" if column in {"mode", "institutions"} else "right")
-    for row in results["rows"]:
-        values, second = row["values"], row.get("chrf") or row["macro_f1"]
-        by_institution = " ".join(f"{who} {value:.3f}" for who, value in row["institutions"].items())
-        table.add_row(
-            row["mode"],
-            "∞" if row["epsilon"] is None else f"{row['epsilon']}",
-            "" if row["rate"] is None else f"{row['rate']:g}",
-            f"{mean(values):.3f}",
-            f"{min(values):.3f} {max(values):.3f}",
-            f"{row['last_state']:.3f}" if row.get("last_state") else "",
-            f"{mean(second):.3f}" if second else "",
-            by_institution,
-        )
-    return table
-
-
-def _by_attack(results: Mapping[str, Any]) -> Table:
-    """Return the rules as rows and the attacks as columns; of several seeds the mean."""
-    table = Table(title=f"{results['title']}\nmean {results['metric']} of the honest on held-out data", padding=0)
-    table.add_column("rule", no_wrap=True)
-    for attack in ("none", *LIES):
-        table.add_column(attack, justify="right", min_width=5, overflow="fold")
-    for rule in RULES:
-        values = [mean(row["values"]) for row in results["rows"] if row["mode"] == rule]
-        table.add_row(rule, *(f"{value:.3f}" for value in values))
-    return table
-
-
-def _row(mode: str, epsilon: float | None, rate: float, all_reports: Sequence[Reports]) -> dict[str, Any]:
-    """Return a row of the study of everything: the mean of each institution's tasks."""
-    own = [_own(reports) for reports in all_reports]
-    return {
-        "mode": mode,
-        "epsilon": epsilon,
-        "rate": rate,
-        "values": [mean(values.values()) for values in own],
-        "macro_f1": None,
-        "institutions": {key: mean(values[key] for values in own) for key in own[0]},
-        "tasks": _tasks(all_reports),
-    }
-
-
-def _own(reports: Reports) -> dict[str, float]:
-    """Return for each institution the mean of its tasks' metrics."""
-    own = {}
-    for name, tasks in reports.items():
-        values = [report["value"] for report in tasks.values() if report["value"] is not None and report["n"]]
-        if values:
-            own[name] = mean(values)
-    return own
-
-
-def _tasks(all_reports: Sequence[Reports]) -> dict[str, float]:
-    """Return each task's metric, over the institutions that have it and over seeds."""
-    values: dict[str, list[float]] = {}
-    for reports in all_reports:
-        for tasks in reports.values():
-            for name, report in tasks.items():
-                if report["value"] is not None and report["n"]:
-                    values.setdefault(name, []).append(report["value"])
-    return {name: mean(each) for name, each in sorted(values.items())}
-
-
-def _goals(goals: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title="goals")
-    for column in ("study", "goal", "measured", "met"):
-        table.add_column(column, justify="right" if column == "measured" else "left")
-    for goal in goals:
-        met = "[green]yes[/green]" if goal["met"] else "[red]no[/red]"
-        table.add_row(goal["study"], goal["goal"], f"{goal['value']:.3f}", met)
-    return table
