@@ -88,7 +88,8 @@ def test_several_at_once_are_left_out_one_after_the_other(runtime: Any, tmp_path
 def test_what_private_components_learned_goes_too(runtime: Any) -> None:
     folder = runtime.home.private
     folder.mkdir(mode=0o700)
-    (folder / "adapter-essay.safetensors").write_bytes(b"learned from all")
+    for name in ("adapter-essay", "writer-work"):
+        (folder / f"{name}.safetensors").write_bytes(b"learned from all")
     trio.run(runtime.exclude, WHO)
     assert list(folder.iterdir()) == []
     (folder / "adapter-essay.safetensors").write_bytes(b"learned without")
