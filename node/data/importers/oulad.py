@@ -350,6 +350,7 @@ columns = [
 """
 SLOTS = """[[modality]] # the same, with a place for each assessment: the first tutor-marked one, the second one, ...
 name = "slots"
+sensitivity = "mild"
 kind = "series"
 table = "assessments"
 time = "day"

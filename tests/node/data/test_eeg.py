@@ -115,7 +115,7 @@ def test_clicks_and_eeg_in_one_charter_have_policies_and_costs_of_their_own(tmp_
     declared = {m.name: (m.kind, m.sensitivity) for m in charter.learning.modalities}
     assert declared == {
         "assessments": ("series", "mild"), "clicks": ("series", "mild"), "demographics": ("tabular", "personal"),
-        "eeg": ("series", "biometric"),
+        "eeg": ("series", "biometric"), "slots": ("series", "mild"),
     }  # fmt: skip
     config = Config(privacy=Privacy(policy="dp", epsilon=8.0, jurisdiction="gdpr-general"))
     in_force = {policy.modality: policy for policy in policies(config, charter)}
