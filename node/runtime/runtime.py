@@ -27,6 +27,7 @@ from ..core.state import Options
 from ..home import joining, keys
 from ..home.away import hosted_without_data
 from ..home.config import Config
+from ..home.models import check_models
 from ..home.paths import Home
 from ..home.policies import declared_lot, policies, wanted_components, why_idle
 from ..home.quiet import QuietHours
@@ -339,6 +340,7 @@ class Runtime:
         try:
             if self.data.missing or self.data.gone:
                 raise UsageError("the data folder cannot be read now", "The daemon takes them when it starts again.")
+            await in_thread(check_models, config, charter)
             hosted, followed = await in_thread(wanted_components, config, charter)
             in_force = policies(config, charter)
         except (CorruptError, UsageError) as error:  # what it held before goes on

@@ -36,6 +36,7 @@ from collegium.sims.processes.observe import snapshot
 from collegium.sims.simulator.small import small_charter
 
 from ...waiting import wait_for
+from ..home.test_models import DATASET, charter
 
 RECORDER = (sys.executable, str(Path(__file__).with_name("recording_learner.py")))
 NOISE = 2_500_000  # millionths
@@ -173,6 +174,22 @@ def test_the_learner_is_told_of_models_and_private_components(runtime: Any, tmp_
     assert opening.models == {"minilm": str(tmp_path / "m")}
     assert opening.private == str(runtime.home.root / "private")
     assert opening.private_adapter == PrivateAdapter("dora", 3)
+
+
+def test_an_amendments_model_that_is_not_here_stops_nothing(
+    runtime: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the node held goes on: the learner could not open with the new modality."""
+    (tmp_path / "dataset.toml").write_text(DATASET)
+    submitted: list[ev.Event] = []
+    monkeypatch.setattr(runtime, "submit", submitted.append)
+    runtime.config = replace(runtime.config, data=replace(runtime.config.data, path=tmp_path))
+    trio.run(runtime._configure, charter("essay"))
+    assert submitted == []
+    monkeypatch.setattr(shell, "check_models", lambda *_: None)
+    amended = runtime.core.charter
+    trio.run(runtime._configure, amended)
+    assert [type(event) for event in submitted] == [ev.Configured]
 
 
 def test_g5_bytes_over_the_norm_bound_are_refused_before_an_ack(runtime: Any) -> None:
