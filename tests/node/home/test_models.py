@@ -55,6 +55,10 @@ def test_a_model_that_is_not_here_is_named_with_what_to_do(config: Config) -> No
     check_models(Config(), charter("essay"))
 
 
-def test_a_model_that_config_toml_names_is_found(config: Config, tiny: Path) -> None:
-    here = replace(config, models=Models((("e5", tiny),)))
+def test_a_model_that_config_toml_names_is_found(config: Config, tmp_path: Path) -> None:
+    here = replace(config, models=Models((("e5", tmp_path / "e5"),)))
+    assert missing_models(here, charter("essay")) == {"e5": ["essay"]}
+    (tmp_path / "e5").mkdir()
+    for name in ("config.json", "model.safetensors"):  # whether it is a good one, its digest says at the start
+        (tmp_path / "e5" / name).touch()
     assert missing_models(here, charter("essay")) == {}
