@@ -100,7 +100,7 @@ except UsageError as error:
 def test_what_is_nowhere_is_named_with_advice(name: str) -> None:
     with pytest.raises(UsageError, match="is not on this machine") as caught:
         find(name, {})
-    assert "configuration" in caught.value.advice
+    assert "under [models]" in caught.value.advice
 
 
 def test_the_extra_that_brings_a_known_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
