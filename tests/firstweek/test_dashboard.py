@@ -190,7 +190,7 @@ def can_be_used_by_keyboard(window: Browser, base: str) -> None:
     """The first key leads past the navigation."""
     window.open(base + "/ledger")
     window.press("\ue004")  # tab
-    assert window.run("return document.activeElement.className") == "skip"
+    window.wait("return document.activeElement.className === 'skip'", "the focus on the link past the navigation")
     window.press("\ue007")  # enter
     window.wait("return document.activeElement.id === 'main'", "the focus in the content")
 
